@@ -1,0 +1,219 @@
+package config
+
+import (
+	"net/netip"
+	"strings"
+)
+
+func (p *parser) spdadd(at Pos) (Statement, error) {
+	s := SPDAdd{At: at}
+	var err error
+	if s.Sel, s.Dir, err = p.policyHead(); err != nil {
+		return nil, err
+	}
+	if s.Action, err = p.action(); err != nil {
+		return nil, err
+	}
+	if s.Action == IPsec {
+		s.Rules, err = p.rules(s.Sel)
+		return s, err
+	}
+	if t := p.peek(); t.kind == word && !statementWords.has(t.text) {
+		return nil, fail(t.pos, "a rule does not go with "+s.Action.String(), "write ipsec before it, or leave it out")
+	}
+	return s, nil
+}
+
+// spddelete takes the text that added a policy: what follows the direction
+// does not tell policies apart.
+func (p *parser) spddelete(at Pos) (Statement, error) {
+	s := SPDDelete{At: at}
+	var err error
+	if s.Sel, s.Dir, err = p.policyHead(); err != nil {
+		return nil, err
+	}
+	for t := p.peek(); !t.is(";") && t.kind != eof; t = p.peek() {
+		if t.kind == unclosed {
+			return nil, p.unexpected("")
+		}
+		p.next()
+	}
+	return s, nil
+}
+
+// policyHead parses the selector, -P and the direction.
+func (p *parser) policyHead() (sel Selector, dir Dir, err error) {
+	if sel, err = p.selector(); err != nil {
+		return sel, 0, err
+	}
+	t := p.peek()
+	if t.is("-ctx") {
+		return sel, 0, unsupported(t.pos, t.text, "leave it out")
+	}
+	if !t.is("-P") {
+		return sel, 0, p.unexpected("the policy comes here: -P DIRECTION ...")
+	}
+	p.policy = true
+	p.next()
+	dir, err = p.direction()
+	return sel, dir, err
+}
+
+func (p *parser) direction() (Dir, error) {
+	t, err := p.word("the direction comes here: in or out")
+	switch {
+	case err != nil:
+		return 0, err
+	case t.text == "in":
+		return In, nil
+	case t.text == "out":
+		return Out, nil
+	case t.text == "fwd":
+		return 0, unsupported(t.pos, "the direction fwd", "a policy in judges all that arrives: write in")
+	}
+	return 0, unknown(t, "direction", words{"in", "out"}, nil)
+}
+
+func (p *parser) action() (Action, error) {
+	t, err := p.word("the action comes here: ipsec, none or discard")
+	if err != nil {
+		return 0, err
+	}
+	switch t.text {
+	case "discard":
+		return Discard, nil
+	case "none":
+		return None, nil
+	case "ipsec":
+		return IPsec, nil
+	case "entrust", "bypass":
+		return 0, fail(t.pos, t.text+" is for policies of sockets, which ipsecd has none of", "write none, ipsec or discard")
+	case "prio", "priority":
+		return 0, unsupported(t.pos, t.text, "leave it out: policies are tried in the order they are added")
+	}
+	return 0, unknown(t, "action", words{"ipsec", "none", "discard"}, nil)
+}
+
+// rules parses what follows ipsec: one rule in this version.
+func (p *parser) rules(sel Selector) ([]Rule, error) {
+	r, err := p.rule(sel)
+	if err != nil {
+		return nil, err
+	}
+	t := p.peek()
+	if t.kind == word && (t.is("esp") || rulesElsewhere.has(t.text)) {
+		return nil, unsupported(t.pos, "a bundle of several rules", "write one rule to a policy")
+	}
+	return []Rule{r}, nil
+}
+
+func (p *parser) rule(sel Selector) (r Rule, err error) {
+	const form = "a rule is esp/tunnel/SRC-DST/LEVEL"
+	t, err := p.word(form)
+	if err != nil {
+		return r, err
+	}
+	if t.text != "esp" {
+		return r, unknown(t, "protocol of a rule", words{"esp"}, rulesElsewhere)
+	}
+	r.Proto = ProtoESP
+	if !p.accept("/") {
+		return r, p.unexpected(form)
+	}
+	if r.Mode, err = p.ruleMode(form); err != nil {
+		return r, err
+	}
+	if err := p.ends(&r, sel); err != nil {
+		return r, err
+	}
+	return r, p.level(&r)
+}
+
+func (p *parser) ruleMode(form string) (Mode, error) {
+	t, err := p.word(form)
+	switch {
+	case err != nil:
+		return 0, err
+	case t.text == "tunnel":
+		return ModeTunnel, nil
+	case t.text == "transport":
+		return 0, unsupported(t.pos, "esp/transport", "write esp/tunnel/SRC-DST/LEVEL")
+	}
+	return 0, unknown(t, "mode of a rule", words{"tunnel"}, nil)
+}
+
+// ends parses /SRC-DST.
+func (p *parser) ends(r *Rule, sel Selector) (err error) {
+	if t := p.peek(); !p.accept("/") || p.peek().kind != word {
+		return fail(t.pos, "a tunnel needs its two ends", "write esp/tunnel/SRC-DST/LEVEL")
+	}
+	at := p.peek().pos
+	if r.Src, err = p.tunnelEnd(); err != nil {
+		return err
+	}
+	if !p.accept("-") {
+		return p.unexpected("a - comes here, and the other end of the tunnel")
+	}
+	if r.Dst, err = p.tunnelEnd(); err != nil {
+		return err
+	}
+	if r.Src.Is4() != r.Dst.Is4() {
+		return mixed(at, r.Src, r.Dst)
+	}
+	if r.Src.Is4() != sel.Src.Addr().Is4() {
+		return unsupported(at, "a tunnel of another family than what it carries", "give ends of the selector's family")
+	}
+	return nil
+}
+
+func (p *parser) tunnelEnd() (netip.Addr, error) {
+	t := p.peek()
+	if t.is("me") || t.is("any") {
+		return netip.Addr{}, unsupported(t.pos, t.shown()+" as the end of a tunnel", "give its address")
+	}
+	_, a, err := p.address(0)
+	if err == nil && p.peek().is("[") {
+		return a, p.portsInEnds()
+	}
+	return a, err
+}
+
+func (p *parser) portsInEnds() error {
+	return unsupported(p.peek().pos, "a port at the end of a tunnel", "give the ports by the SA, with esp-udp or -natt")
+}
+
+// level parses [/[LEVEL]].
+func (p *parser) level(r *Rule) error {
+	if !p.accept("/") || p.peek().is(";") {
+		return nil
+	}
+	const want = "the level comes here: require, unique, unique:N or default"
+	t, err := p.word(want)
+	if err != nil {
+		return err
+	}
+	name, id, numbered := strings.Cut(t.text, ":")
+	switch {
+	case name == "unique":
+		r.Level = LevelUnique
+	case numbered:
+		return fail(t.pos, "the level "+t.shown()+" is not right", "only unique takes a number, as in unique:7")
+	case name == "default":
+		r.Level = LevelDefault
+	case name == "require":
+		r.Level = LevelRequire
+	case name == "use":
+		return unsupported(t.pos, "the level use, which lets packets out in clear when there is no SA,", "write require")
+	default:
+		return unknown(t, "level", levelWords, nil)
+	}
+	if !numbered {
+		return nil
+	}
+	n, ok := number(id, maxReqid)
+	if !ok {
+		return fail(t.pos, "the level "+t.shown()+" is not right", "the number of unique is 0 to 16383")
+	}
+	r.Reqid = uint32(n)
+	return nil
+}

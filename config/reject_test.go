@@ -1,0 +1,181 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestReject names the exact text of every error. Positions are those of the
+// word that is wrong.
+func TestReject(t *testing.T) {
+	const (
+		head  = "add 192.0.2.1 192.0.2.2 esp 0x1000 "
+		sel   = "spdadd 10.0.0.0/8 10.0.0.0/8 any "
+		rule  = "spdadd 10.0.0.0/8 10.0.0.0/8 any -P out ipsec "
+		stmts = "add, get, delete, deleteall, flush, dump, spdadd, spddelete, spdflush, spddump, exit, quit or bye"
+		exts  = "-m, -r, -u, -f, -natt, -E or -A"
+		encs  = "aes-cbc, rijndael-cbc or aes-gcm-16"
+		auths = "hmac-sha2-256 or hmac-sha256"
+		form  = "a rule is esp/tunnel/SRC-DST/LEVEL"
+		keys  = `write the key as 0x and hexadecimal digits, or "in quotes"`
+	)
+	for _, tt := range []struct{ src, want string }{
+		// Statements.
+		{";", "1:1: no statement stands before this semicolon; remove it"},
+		{"spdad;", `1:1: "spdad" is not a known statement; did you mean spdadd? Known: ` + stmts},
+		{"update;", "1:1: update is not supported by this version; use " + stmts},
+		{`"add";`, "1:1: unexpected quoted string; a statement starts with " + stmts},
+		{"flush", "1:6: the last statement does not end; put a ; behind it"},
+		{"flush 7;", `1:7: "7" is not a known protocol; use esp or esp-udp`},
+		{"flush ah;", "1:7: ah is not supported by this version; the protocols are esp or esp-udp"},
+		{"spdflush esp;", `1:10: unexpected "esp"; the statement is complete here: end it with ;`},
+		{`add "192.0.2.1`, `1:5: the quote that opens here is never closed; close it with "`},
+
+		// Addresses.
+		{"add", "1:4: the input ends inside a statement; an address comes here"},
+		{"add;", "1:4: the statement ends too early; an address comes here"},
+		{"add east 192.0.2.2 esp 256;", `1:5: the host name "east" is not supported by this version; give a numeric address`},
+		{"add esp 192.0.2.2 esp 256;", `1:5: "esp" is no address; an address comes here`},
+		{"add 010.0.0.1 192.0.2.2 esp 256;", `1:5: "010.0.0.1" has an octet with leading zeros, which some read as octal; write octets in plain decimal`},
+		{"add 10.1 192.0.2.2 esp 256;", `1:5: "10.1" is not an IPv4 address; write four octets, as in 192.0.2.1`},
+		{"add 2001:db8 ::1 esp 256;", `1:5: "2001:db8" is not an IPv6 address; write it as 2001:db8::1`},
+		{"add fe80::1%em0 ::1 esp 256;", `1:5: the scope in "fe80::1%em0" is not supported by this version; give an address that needs none`},
+		{"add ::ffff:10.0.0.1 ::1 esp 256;", "1:5: ::ffff:10.0.0.1 is an IPv4 address in IPv6 form; write 10.0.0.1"},
+		{"add 192.0.2.1 2001:db8::2 esp 256;", "1:15: 192.0.2.1 and 2001:db8::2 are of different families; give two IPv4 or two IPv6 addresses"},
+		{"add -6 192.0.2.1 192.0.2.2 esp 256;", "1:8: 192.0.2.1 is not an IPv6 address, as -6 asks for; leave out the option, or give an address of that family"},
+		{"add -4x 192.0.2.1 192.0.2.2 esp 256;", `1:5: "-4x" is not a known option before an address; did you mean -4? Known: -4, -6 or -n`},
+		{"add 192.0.2.1[4500] 192.0.2.2[4500] esp 256;", "1:5: ports do not go with esp; write esp-udp, or give them by -natt"},
+		{"add 192.0.2.1[0] 192.0.2.2 esp-udp 256;", `1:15: the port "0" is not right; a port is a number from 1 to 65535`},
+		{"add 192.0.2.1[70000] 192.0.2.2 esp-udp 256;", `1:15: the port "70000" is not right; a port is a number from 1 to 65535`},
+		{"add 192.0.2.1[1 192.0.2.2 esp-udp 256;", `1:17: unexpected "192.0.2.2"; the port ends with ]`},
+
+		// Protocol and SPI.
+		{"add 192.0.2.1 192.0.2.2;", "1:24: the statement ends too early; the protocol comes here: esp or esp-udp"},
+		{"add 192.0.2.1 192.0.2.2 ah 0x1000;", "1:25: ah is not supported by this version; the protocols are esp or esp-udp"},
+		{"add 192.0.2.1 192.0.2.2 esp-old 0x1000;", "1:25: esp-old is not supported by this version; the protocols are esp or esp-udp"},
+		{"add 192.0.2.1 192.0.2.2 ipcomp 0x1000;", "1:25: ipcomp is not supported by this version; the protocols are esp or esp-udp"},
+		{"add 192.0.2.1 192.0.2.2 tcp 0x1000;", "1:25: tcp is not supported by this version; the protocols are esp or esp-udp"},
+		{"add 192.0.2.1 192.0.2.2 exp 0x1000;", `1:25: "exp" is not a known protocol; did you mean esp? Known: esp or esp-udp`},
+		{"add 192.0.2.1 192.0.2.2 0x1000;", `1:25: "0x1000" is not a known protocol; use esp or esp-udp`},
+		{"get 192.0.2.1 192.0.2.2 esp 255;", `1:29: the SPI "255" is not right; an SPI is a number from 0x100 to 0xffffffff`},
+		{"get 192.0.2.1 192.0.2.2 esp 0x100000000;", `1:29: the SPI "0x100000000" is not right; an SPI is a number from 0x100 to 0xffffffff`},
+		{"get 192.0.2.1 192.0.2.2 esp;", "1:28: the statement ends too early; an SPI is a number from 0x100 to 0xffffffff"},
+		{"delete 192.0.2.1 192.0.2.2 esp 256 -m tunnel;", `1:36: "-m" does not go with delete; addresses and protocol, and the SPI if it is one SA, are all that it takes`},
+		{"deleteall 192.0.2.1 192.0.2.2 esp 256;", "1:35: deleteall takes no SPI; leave it out, or write delete to name one SA"},
+
+		// Options of add.
+		{head + "-m transport -E aes-gcm-16 " + gcmKey + ";", "1:39: transport is not supported by this version; use tunnel or any"},
+		{head + "-m tunel;", `1:39: "tunel" is not a known mode; did you mean tunnel? Known: tunnel or any`},
+		{head + "-r 32769;", `1:39: -r "32769" is not right; the replay window in octets (of 8 packets each) is a decimal number from 0 to 32768`},
+		{head + "-r 0x20;", `1:39: -r "0x20" is not right; the replay window in octets (of 8 packets each) is a decimal number from 0 to 32768`},
+		{head + "-u 16384;", `1:39: -u "16384" is not right; a request id is a decimal number from 0 to 16383`},
+		{head + "-u ;", "1:39: the statement ends too early; a request id is a decimal number from 0 to 16383"},
+		{head + "-f zero-pad;", "1:39: zero-pad is not supported by this version; use seq-pad or nocyclic-seq"},
+		{head + "-lh 100;", "1:36: -lh is not supported by this version; use " + exts},
+		{head + "-esn;", "1:36: -esn is not supported by this version; use " + exts},
+		{head + "-C deflate;", "1:36: -C is not supported by this version; use " + exts},
+		{head + "-nat;", `1:36: "-nat" is not a known option of add; did you mean -natt? Known: ` + exts},
+		{head + "-natt 10.0.0.1[4500] 10.0.0.2;", "1:65: -natt needs a port with each address; write ADDRESS[PORT] ADDRESS[PORT]"},
+		{"add 192.0.2.1[1] 192.0.2.2[2] esp-udp 256 -natt 10.0.0.1[1] 10.0.0.2[2];",
+			"1:43: ports are given twice, by the addresses and by -natt; leave out one of the two"},
+
+		// Algorithms and keys.
+		{head + ";", "1:36: the statement ends too early; the algorithms come here: -E ALGORITHM KEY [-A ALGORITHM KEY]"},
+		{head + "-A hmac-sha256 " + hmacKey + ";", "1:36: -A stands without -E before it; write -E ALGORITHM KEY, then -A ALGORITHM KEY"},
+		{head + "-E aes-gcm " + gcmKey + ";", `1:39: "aes-gcm" is not a known encryption algorithm; did you mean aes-gcm-16? Known: ` + encs},
+		{head + "-E aes-gmc-16 " + gcmKey + ";", `1:39: "aes-gmc-16" is not a known encryption algorithm; did you mean aes-gcm-16? Known: ` + encs},
+		{head + "-E rot13 " + gcmKey + ";", `1:39: "rot13" is not a known encryption algorithm; use ` + encs},
+		{head + "-E 3des-cbc " + gcmKey + ";", "1:39: 3des-cbc is not supported by this version; use " + encs},
+		{head + "-E null;", "1:39: null is not supported by this version; use " + encs},
+		{head + "-E chacha20-poly1305 " + gcmKey + ";", "1:39: chacha20-poly1305 is not supported by this version; use " + encs},
+		{head + "-E hmac-sha256 " + hmacKey + ";", "1:39: hmac-sha256 is for authentication; give it by -A; for -E there are " + encs},
+		{head + "-E aes-cbc " + cbcKey + " -A hmac-sha1 " + cbcKey + ";", "1:85: hmac-sha1 is not supported by this version; use " + auths},
+		{head + "-E aes-cbc " + cbcKey + " -A aes-cbc " + cbcKey + ";", "1:85: aes-cbc is for encryption; give it by -E; for -A there are " + auths},
+		{head + "-E aes-cbc " + cbcKey + ";", "1:81: aes-cbc without -A would leave packets unauthenticated; add -A ALGORITHM KEY, with one of " + auths},
+		{head + "-E aes-gcm-16 " + gcmKey + " -A hmac-sha256 " + hmacKey + ";", "1:93: aes-gcm-16 authenticates by itself; leave out -A"},
+		{head + "-E aes-gcm-16 " + gcmKey + " -m tunnel;", `1:93: "-m" comes too late; options such as -m, -r and -u come before -E`},
+		{head + "-E aes-gcm-16 " + gcmKey + " -E aes-gcm-16;", "1:93: -E is given too late or twice; write -E ALGORITHM KEY, then -A ALGORITHM KEY, then ;"},
+		{head + "-E aes-gcm-16;", "1:49: aes-gcm-16 has no key; " + keys},
+		{head + "-E aes-cbc -A hmac-sha256 " + hmacKey + ";", "1:46: aes-cbc has no key; " + keys},
+		{head + "-E aes-gcm-16 0x123;", "1:50: the key of aes-gcm-16 has an odd number of hexadecimal digits, 3; write two for each octet"},
+		{head + "-E aes-gcm-16 0x12zz;", "1:50: the key of aes-gcm-16 has characters that are not hexadecimal; write 0 to 9 and a to f after 0x"},
+		{head + "-E aes-gcm-16 topsecret;", "1:50: the key of aes-gcm-16 is neither quoted nor hexadecimal; " + keys},
+		{head + `-E aes-gcm-16 "topsecret`, `1:50: the quote that opens here is never closed; close it with "`},
+		{head + "-E aes-gcm-16 " + cbcKey + ";", "1:50: aes-gcm-16 takes a key of 160, 224 or 288 bits, not 128: the last 32 bits are the salt"},
+		{head + `-E aes-cbc "topsecret";`, "1:47: aes-cbc takes a key of 128, 192 or 256 bits, not 72"},
+		{head + "-E aes-gcm-16 " + gcmKey + " topsecret;", "1:93: something follows the key; end the statement with ;, or put a key with blanks in quotes"},
+		{head + "-E " + gcmKey + ";", `1:39: word of 42 characters is not a known encryption algorithm; use ` + encs},
+		{head + `-E "topsecret";`, "1:39: unexpected quoted string; the name of an algorithm comes here: " + encs},
+
+		// Selectors.
+		{"spdadd 0/0 10.0.0.0/8 any -P in none;", `1:8: "0" is not an IPv4 address; write four octets, as in 192.0.2.1`},
+		{"spdadd ::/129 ::/0 any -P in none;", `1:11: the prefix length "129" is not right; the prefix length of an IPv6 address is 0 to 128`},
+		{"spdadd 10.0.0.0/8 ::/0 any -P in none;", "1:19: 10.0.0.0 and :: are of different families; give two IPv4 or two IPv6 addresses"},
+		{"spdadd 10.0.0.0[22]/8 10.0.0.0/8 any -P in none;", "1:20: the prefix length stands behind the port; write ADDRESS/LENGTH[PORT]"},
+		{"spdadd 10.0.0.0/8[65536] 10.0.0.0/8 tcp -P in none;",
+			`1:19: the port "65536" is not right; a port is any, a number from 0 to 65535, or the name of a common service`},
+		{"spdadd 10.0.0.0/8[htpt] 10.0.0.0/8 tcp -P in none;", `1:19: the service "htpt" is not known; give the port as a number`},
+		{"spdadd 10.0.0.0/8[22] 10.0.0.0/8 gre -P in none;",
+			"1:8: ports do not go with gre; leave them out; ICMP's type,code stands behind the protocol"},
+		{"spdadd 10.0.0.0/8 10.0.0.0/8 256 -P in none;", `1:30: the upper-layer protocol "256" is not right; numbers are 1 to 255, and 255 is any`},
+		{"spdadd 10.0.0.0/8 10.0.0.0/8 0 -P in none;", `1:30: the upper-layer protocol "0" is not right; numbers are 1 to 255, and 255 is any`},
+		{"spdadd 10.0.0.0/8 10.0.0.0/8 tpc -P in none;",
+			`1:30: "tpc" is not a known upper-layer protocol; did you mean tcp? Known: any, tcp, udp, icmp, icmp6, gre, sctp, esp, ah, ip4, ipv6 or ospf`},
+		{"spdadd 10.0.0.0/8 10.0.0.0/8 -P in none;",
+			`1:30: "-P" is not a known upper-layer protocol; use any, tcp, udp, icmp, icmp6, gre, sctp, esp, ah, ip4, ipv6 or ospf`},
+		{"spdadd 10.0.0.0/8 10.0.0.0/8 icmp 8,256 -P in none;", `1:35: the ICMP type "8,256" is not right; write type or type,code with numbers from 0 to 255`},
+		{"spdadd 10.0.0.0/8 10.0.0.0/8 icmp 0,0 -P in none;", "1:35: ICMP type 0 cannot be told from any type; leave out the type to match them all"},
+		{"spdadd 10.0.0.0/8 10.0.0.0/8 tcp 1,1 -P in none;", `1:34: unexpected "1,1" behind tcp; only icmp and icmp6 take type,code; the policy starts with -P`},
+		{`spdadd tagged "x" -P in none;`, "1:8: tagged is not supported by this version; give two address ranges"},
+		{sel + `-ctx 1 1 "x" -P in none;`, "1:34: -ctx is not supported by this version; leave it out"},
+
+		// Policies.
+		{sel + ";", "1:34: the statement ends too early; the policy comes here: -P DIRECTION ..."},
+		{sel + "-P fwd none;", "1:37: the direction fwd is not supported by this version; a policy in judges all that arrives: write in"},
+		{sel + "-P on none;", `1:37: "on" is not a known direction; did you mean in? Known: in or out`},
+		{sel + "-P out;", "1:40: the statement ends too early; the action comes here: ipsec, none or discard"},
+		{sel + "-P out entrust;", "1:41: entrust is for policies of sockets, which ipsecd has none of; write none, ipsec or discard"},
+		{sel + "-P out bypass;", "1:41: bypass is for policies of sockets, which ipsecd has none of; write none, ipsec or discard"},
+		{sel + "-P out prio def none;", "1:41: prio is not supported by this version; leave it out: policies are tried in the order they are added"},
+		{sel + "-P out drop;", `1:41: "drop" is not a known action; use ipsec, none or discard`},
+		{sel + "-P out none esp/tunnel/192.0.2.1-192.0.2.2/require;", "1:46: a rule does not go with none; write ipsec before it, or leave it out"},
+		{rule + ";", "1:47: the statement ends too early; " + form},
+		{rule + "esp;", "1:50: the statement ends too early; " + form},
+		{rule + "ah/tunnel/192.0.2.1-192.0.2.2/require;", "1:47: ah is not supported by this version; use esp"},
+		{rule + "ipcomp/tunnel/192.0.2.1-192.0.2.2/require;", "1:47: ipcomp is not supported by this version; use esp"},
+		{rule + "esp/transport//require;", "1:51: esp/transport is not supported by this version; write esp/tunnel/SRC-DST/LEVEL"},
+		{rule + "esp/tunnel;", "1:57: a tunnel needs its two ends; write esp/tunnel/SRC-DST/LEVEL"},
+		{rule + "esp/tunnel//require;", "1:57: a tunnel needs its two ends; write esp/tunnel/SRC-DST/LEVEL"},
+		{rule + "esp/tunnel/192.0.2.1/require;", `1:67: unexpected "/"; a - comes here, and the other end of the tunnel`},
+		{rule + "esp/tunnel/192.0.2.1-2001:db8::2/require;", "1:58: 192.0.2.1 and 2001:db8::2 are of different families; give two IPv4 or two IPv6 addresses"},
+		{rule + "esp/tunnel/2001:db8::1-2001:db8::2/require;",
+			"1:58: a tunnel of another family than what it carries is not supported by this version; give ends of the selector's family"},
+		{rule + "esp/tunnel/me-any/require;", `1:58: "me" as the end of a tunnel is not supported by this version; give its address`},
+		{rule + "esp/tunnel/192.0.2.1[4500]-192.0.2.2[4500]/require;",
+			"1:67: a port at the end of a tunnel is not supported by this version; give the ports by the SA, with esp-udp or -natt"},
+		{rule + "esp/tunnel/192.0.2.1-192.0.2.2/use;",
+			"1:78: the level use, which lets packets out in clear when there is no SA, is not supported by this version; write require"},
+		{rule + "esp/tunnel/192.0.2.1-192.0.2.2/requires;", `1:78: "requires" is not a known level; did you mean require? Known: require, unique or default`},
+		{rule + "esp/tunnel/192.0.2.1-192.0.2.2/require:7;", `1:78: the level "require:7" is not right; only unique takes a number, as in unique:7`},
+		{rule + "esp/tunnel/192.0.2.1-192.0.2.2/unique:16384;", `1:78: the level "unique:16384" is not right; the number of unique is 0 to 16383`},
+		{rule + "esp/tunnel/192.0.2.1-192.0.2.2/require esp/tunnel/192.0.2.1-192.0.2.2/require;",
+			"1:86: a bundle of several rules is not supported by this version; write one rule to a policy"},
+		{rule + "esp/tunnel/192.0.2.1-192.0.2.2/require ah/transport//require;",
+			"1:86: a bundle of several rules is not supported by this version; write one rule to a policy"},
+	} {
+		stmts, err := Parse("f", []byte(tt.src))
+		if err == nil {
+			t.Errorf("%s\nwas accepted", tt.src)
+			continue
+		}
+		if got := err.Error(); got != "f:"+tt.want {
+			t.Errorf("%s\ngot  %s\nwant f:%s", tt.src, got, tt.want)
+		}
+		if len(stmts) != 0 {
+			t.Errorf("%s\nleft %v", tt.src, stmts)
+		}
+		if strings.Contains(err.Error(), "topsecret") || strings.Contains(err.Error(), gcmKey[2:20]) {
+			t.Errorf("%s\nshows a key: %v", tt.src, err)
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package config
+
+import (
+	"net/netip"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"ipsecd/crypto/alg"
+)
+
+// TestRoundTrip expects of any statement that the parser can make that it
+// reads back as printed.
+func TestRoundTrip(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		stmts := rapid.SliceOfN(rapid.Custom(anyStatement), 1, 5).Draw(rt, "statements")
+		checkRoundTrip(rt, stmts)
+	})
+}
+
+func anyStatement(t *rapid.T) Statement {
+	six := rapid.Bool().Draw(t, "six")
+	proto := rapid.SampledFrom([]Proto{ProtoESP, ProtoESPUDP}).Draw(t, "proto")
+	id := SAID{Proto: proto, Src: anyAddr(t, six), Dst: anyAddr(t, six), SPI: rapid.Uint32Min(minSPI).Draw(t, "spi")}
+	dir := rapid.SampledFrom([]Dir{In, Out}).Draw(t, "dir")
+	switch rapid.IntRange(0, 6).Draw(t, "kind") {
+	case 0:
+		return Get{id}
+	case 1:
+		return Delete{id}
+	case 2:
+		id.SPI = 0
+		return DeleteAll{id}
+	case 3:
+		return SPDDelete{Sel: anySelector(t, six), Dir: dir}
+	case 4:
+		return SPDAdd{Sel: anySelector(t, six), Dir: dir, Action: rapid.SampledFrom([]Action{Discard, None}).Draw(t, "action")}
+	case 5:
+		return SPDAdd{Sel: anySelector(t, six), Dir: dir, Action: IPsec, Rules: []Rule{anyRule(t, six)}}
+	}
+	return anyAdd(t, id, six)
+}
+
+func anyAddr(t *rapid.T, six bool) netip.Addr {
+	b := [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "address"))
+	if !six {
+		return netip.AddrFrom4([4]byte(b[:4]))
+	}
+	b[0] |= 0x20 // not IPv4-mapped
+	return netip.AddrFrom16(b)
+}
+
+func anyPrefix(t *rapid.T, six bool) netip.Prefix {
+	a := anyAddr(t, six)
+	return netip.PrefixFrom(a, rapid.IntRange(0, a.BitLen()).Draw(t, "bits")).Masked()
+}
+
+func anySelector(t *rapid.T, six bool) Selector {
+	s := Selector{Src: anyPrefix(t, six), Dst: anyPrefix(t, six), Upper: rapid.Uint8Min(1).Draw(t, "upper")}
+	switch {
+	case hasPorts(s.Upper):
+		s.SrcPort, s.DstPort = rapid.Uint16().Draw(t, "sport"), rapid.Uint16().Draw(t, "dport")
+	case s.Upper == upperICMP || s.Upper == upperICMPv6:
+		s.SrcPort, s.DstPort = rapid.Uint16Range(1, 255).Draw(t, "type"), rapid.Uint16Max(255).Draw(t, "code")
+	}
+	return s
+}
+
+func anyRule(t *rapid.T, six bool) Rule {
+	r := Rule{Proto: ProtoESP, Mode: ModeTunnel, Src: anyAddr(t, six), Dst: anyAddr(t, six)}
+	r.Level = rapid.SampledFrom([]Level{LevelDefault, LevelRequire, LevelUnique}).Draw(t, "level")
+	if r.Level == LevelUnique {
+		r.Reqid = rapid.Uint32Max(maxReqid).Draw(t, "reqid")
+	}
+	return r
+}
+
+func anyAdd(t *rapid.T, id SAID, six bool) Add {
+	a := Add{
+		SAID:   id,
+		Mode:   rapid.SampledFrom([]Mode{ModeAny, ModeTunnel}).Draw(t, "mode"),
+		Replay: rapid.Uint32Max(maxReplay).Draw(t, "replay"),
+		Reqid:  rapid.Uint32Max(maxReqid).Draw(t, "reqid"),
+	}
+	a.Enc, a.EncKey = anyAlgorithm(t, alg.Enc)
+	if !alg.ByID(alg.Enc, a.Enc).Combined() {
+		a.Auth, a.AuthKey = anyAlgorithm(t, alg.Auth)
+	}
+	if id.Proto == ProtoESPUDP || rapid.Bool().Draw(t, "natt") {
+		port := rapid.Uint16Min(1)
+		a.NATT = &NATT{SrcPort: port.Draw(t, "sport"), DstPort: port.Draw(t, "dport")}
+	}
+	if a.NATT != nil && id.Proto == ProtoESP {
+		a.NATT.OAI, a.NATT.OAR = anyAddr(t, six), anyAddr(t, six)
+	}
+	return a
+}
+
+func anyAlgorithm(t *rapid.T, k alg.Kind) (uint8, Key) {
+	a := rapid.SampledFrom(alg.All(k)).Draw(t, "algorithm")
+	n := (rapid.SampledFrom(a.KeyBits).Draw(t, "bits") + a.Salt) / 8
+	return a.ID, rapid.SliceOfN(rapid.Byte(), n, n).Draw(t, "key")
+}

@@ -1,0 +1,250 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// Ranges of numbers in SA statements.
+const (
+	minSPI    = 0x100 // RFC 4303 2.1: smaller ones are reserved
+	maxReplay = 32768 // octets: 262144 packets
+	maxReqid  = 16383 // IPSEC_MANUAL_REQID_MAX: larger ones are assigned by the kernel
+	nattPort  = 4500  // RFC 3948
+)
+
+// protocol parses the protocol word, which ProtoAny stands for if it is
+// missing.
+func (p *parser) protocol() (Proto, error) {
+	t := p.peek()
+	switch {
+	case t.is("esp"):
+		p.next()
+		return ProtoESP, nil
+	case t.is("esp-udp"):
+		p.next()
+		return ProtoESPUDP, nil
+	case t.kind == word && protosElsewhere.has(t.text):
+		return 0, unsupported(t.pos, t.text, "the protocols are "+protoWords.list())
+	}
+	return ProtoAny, nil
+}
+
+// anyProto is the optional protocol of flush and dump.
+func (p *parser) anyProto(stmt token) (Proto, error) {
+	proto, err := p.protocol()
+	if t := p.peek(); err == nil && proto == ProtoAny && t.kind == word && !statementWords.has(t.text) {
+		return 0, unknown(t, "protocol", protoWords, nil)
+	}
+	return proto, err
+}
+
+// saHead is what the four statements about one SA or pair share.
+type saHead struct {
+	SAID
+	src, dst endpoint
+}
+
+func (h *saHead) hasPorts() bool { return h.src.port != 0 || h.dst.port != 0 }
+
+func (p *parser) head(at Pos) (h saHead, err error) {
+	h.At = at
+	fam, err := p.family()
+	if err != nil {
+		return h, err
+	}
+	if h.src, err = p.endpoint(fam); err != nil {
+		return h, err
+	}
+	if h.dst, err = p.endpoint(fam); err != nil {
+		return h, err
+	}
+	h.Src, h.Dst = h.src.addr, h.dst.addr
+	if h.Src.Is4() != h.Dst.Is4() {
+		return h, mixed(h.dst.at, h.Src, h.Dst)
+	}
+	if h.Proto, err = p.protocol(); err != nil {
+		return h, err
+	}
+	if h.Proto == ProtoAny {
+		if t := p.peek(); t.kind == word {
+			return h, unknown(t, "protocol", protoWords, protosElsewhere)
+		}
+		return h, p.unexpected("the protocol comes here: " + protoWords.list())
+	}
+	if h.Proto == ProtoESP && h.hasPorts() {
+		return h, fail(h.src.at, "ports do not go with esp", "write esp-udp, or give them by -natt")
+	}
+	return h, nil
+}
+
+func (p *parser) said(stmt token) (SAID, error) {
+	h, err := p.head(stmt.pos)
+	if err != nil {
+		return h.SAID, err
+	}
+	if h.SPI, err = p.spi(); err != nil {
+		return h.SAID, err
+	}
+	return h.SAID, p.noOptions(stmt)
+}
+
+func (p *parser) saidWithoutSPI(stmt token) (SAID, error) {
+	h, err := p.head(stmt.pos)
+	if err != nil {
+		return h.SAID, err
+	}
+	if t := p.peek(); t.kind == word && !t.isOption() && !statementWords.has(t.text) {
+		return h.SAID, fail(t.pos, "deleteall takes no SPI", "leave it out, or write delete to name one SA")
+	}
+	return h.SAID, p.noOptions(stmt)
+}
+
+func (p *parser) noOptions(stmt token) error {
+	if t := p.peek(); t.isOption() {
+		return fail(t.pos, fmt.Sprintf("%s does not go with %s", t.shown(), stmt.text),
+			"addresses and protocol, and the SPI if it is one SA, are all that it takes")
+	}
+	return nil
+}
+
+func (p *parser) spi() (uint32, error) {
+	const want = "an SPI is a number from 0x100 to 0xffffffff"
+	t, err := p.word(want)
+	if err != nil {
+		return 0, err
+	}
+	n, ok := number(t.text, 0xffffffff)
+	if !ok || n < minSPI {
+		return 0, fail(t.pos, "the SPI "+t.shown()+" is not right", want)
+	}
+	return uint32(n), nil
+}
+
+// number reads DEC or HEX up to a bound.
+func number(s string, limit uint64) (uint64, bool) {
+	base := 10
+	if len(s) > 2 && s[0] == '0' && (s[1] == 'x' || s[1] == 'X') {
+		s, base = s[2:], 16
+	}
+	if s == "" || s[0] == '+' || s[0] == '-' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(s, base, 64)
+	return n, err == nil && n <= limit
+}
+
+// decimal parses the argument of an option that takes DEC alone.
+func (p *parser) decimal(opt, what string, limit uint64) (uint32, error) {
+	want := fmt.Sprintf("%s is a decimal number from 0 to %d", what, limit)
+	t, err := p.word(want)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(t.text, 10, 32)
+	if err != nil || n > limit {
+		return 0, fail(t.pos, fmt.Sprintf("%s %s is not right", opt, t.shown()), want)
+	}
+	return uint32(n), nil
+}
+
+func (p *parser) add(at Pos) (Statement, error) {
+	h, err := p.head(at)
+	if err != nil {
+		return nil, err
+	}
+	s := Add{SAID: h.SAID}
+	if s.SPI, err = p.spi(); err != nil {
+		return nil, err
+	}
+	if s.Proto == ProtoESPUDP {
+		s.NATT = &NATT{SrcPort: orNATT(h.src.port), DstPort: orNATT(h.dst.port)}
+	}
+	if err := p.extensions(&s, h.hasPorts()); err != nil {
+		return nil, err
+	}
+	return s, p.algorithms(&s)
+}
+
+func orNATT(port uint16) uint16 {
+	if port == 0 {
+		return nattPort
+	}
+	return port
+}
+
+func (p *parser) extensions(s *Add, hasPorts bool) (err error) {
+	for err == nil {
+		t := p.peek()
+		if !t.isOption() || algorithmOptions.has(t.text) {
+			return nil
+		}
+		if !extensionWords.has(t.text) {
+			return unknown(t, "option of add", append(extensionWords, "-E", "-A"), extensionsElsewhere)
+		}
+		p.next()
+		switch t.text {
+		case "-m":
+			s.Mode, err = p.saMode()
+		case "-r":
+			s.Replay, err = p.decimal("-r", "the replay window in octets (of 8 packets each)", maxReplay)
+		case "-u":
+			s.Reqid, err = p.decimal("-u", "a request id", maxReqid)
+		case "-f":
+			err = p.padding()
+		case "-natt":
+			if hasPorts {
+				return fail(t.pos, "ports are given twice, by the addresses and by -natt", "leave out one of the two")
+			}
+			s.NATT, err = p.natt()
+		}
+	}
+	return err
+}
+
+func (p *parser) saMode() (Mode, error) {
+	t, err := p.word("the mode comes here: tunnel or any")
+	switch {
+	case err != nil:
+		return 0, err
+	case t.text == "any":
+		return ModeAny, nil
+	case t.text == "tunnel":
+		return ModeTunnel, nil
+	}
+	return 0, unknown(t, "mode", words{"tunnel", "any"}, words{"transport"})
+}
+
+// padding checks the argument of -f: what is sent is always seq-pad, and a
+// sequence number never wraps.
+func (p *parser) padding() error {
+	known := words{"seq-pad", "nocyclic-seq"}
+	t, err := p.word("the argument of -f comes here: " + known.list())
+	if err != nil || known.has(t.text) {
+		return err
+	}
+	return unknown(t, "argument of -f", known, words{"random-pad", "zero-pad", "cyclic-seq"})
+}
+
+func (p *parser) natt() (*NATT, error) {
+	a, err := p.nattEnd()
+	if err != nil {
+		return nil, err
+	}
+	b, err := p.nattEnd()
+	if err != nil {
+		return nil, err
+	}
+	if a.addr.Is4() != b.addr.Is4() {
+		return nil, mixed(b.at, a.addr, b.addr)
+	}
+	return &NATT{SrcPort: a.port, DstPort: b.port, OAI: a.addr, OAR: b.addr}, nil
+}
+
+func (p *parser) nattEnd() (endpoint, error) {
+	e, err := p.endpoint(0)
+	if err == nil && e.port == 0 {
+		return e, fail(p.end, "-natt needs a port with each address", "write ADDRESS[PORT] ADDRESS[PORT]")
+	}
+	return e, err
+}
