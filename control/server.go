@@ -1,0 +1,99 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"ipsecd/pfkey"
+)
+
+// acceptPause is how long the server waits after a failed accept, for lack of
+// descriptors say, before it tries again.
+const acceptPause = 100 * time.Millisecond
+
+// Serve answers each connection that l accepts in a goroutine of its own, until
+// ctx ends or l is closed. It closes l and the connections, and returns when the
+// last goroutine is gone. A slow reader slows only its own answers.
+func (e *Engine) Serve(ctx context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var conns sync.WaitGroup
+	defer conns.Wait()
+	defer cancel()
+	defer l.Close()
+	context.AfterFunc(ctx, func() { l.Close() })
+	for {
+		c, err := l.Accept()
+		if err == nil {
+			conns.Go(func() { e.serveConn(ctx, c) })
+			continue
+		}
+		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		e.cfg.Log.Error("cannot accept on the control socket", "err", err)
+		select {
+		case <-time.After(acceptPause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// serveConn answers one peer until it hangs up or ctx ends.
+func (e *Engine) serveConn(ctx context.Context, c net.Conn) {
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	if u, ok := c.(*net.UnixConn); ok {
+		if err := checkPeer(u); err != nil {
+			e.cfg.Log.Warn("refused a connection to the control socket", "err", err)
+			return
+		}
+	}
+	err := e.converse(c)
+	if err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil && !hungUp(err) {
+		e.cfg.Log.Warn("a control connection broke", "err", err)
+	}
+}
+
+func hungUp(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// converse reads one message a datagram. The buffer has room for more than the
+// longest, so that one that was cut off fails its length check.
+func (e *Engine) converse(c net.Conn) error {
+	in := make([]byte, pfkey.MaxMessage+8)
+	var out []byte
+	var s Session
+	for {
+		n, err := c.Read(in)
+		if err != nil {
+			return err
+		}
+		for r := range e.answerBytes(&s, in[:n]) {
+			if out, err = e.encode(out[:0], r); err != nil {
+				return err
+			}
+			if _, err = c.Write(out); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// encode appends r, or, where the wire has no room for it, a refusal.
+func (e *Engine) encode(out []byte, r *pfkey.Message) ([]byte, error) {
+	b, err := r.Append(out)
+	if err == nil {
+		return b, nil
+	}
+	e.cfg.Log.Error("an answer cannot be expressed", "type", pfkey.TypeName(r.Type), "err", err)
+	bare := reply(r)
+	bare.Errno = uint8(syscall.EMSGSIZE)
+	return bare.Append(out)
+}

@@ -1,0 +1,175 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"ipsecd/pfkey"
+	"ipsecd/spd"
+)
+
+// maxStaged bounds the changes that one transaction holds.
+const maxStaged = 2_000_000
+
+var errTooMuch = refused{syscall.ENOBUFS, fmt.Sprintf("a transaction holds at most %d changes; commit first", maxStaged)}
+
+// transaction is changes on their way to be published, with Engine.mu held
+// whenever it is used. A request outside of BEGIN and COMMIT is a transaction of
+// its own.
+type transaction struct {
+	sas      stagedSAs
+	policies *spd.Txn
+	changes  []policyChange // what policies has had done to it
+	base     uint64         // Engine.spdPublishes that policies began from
+}
+
+// policyChange is one change to the SPD, to be done again on another base.
+type policyChange func(*spd.Txn) error
+
+func (e *Engine) begin() *transaction {
+	return &transaction{sas: stagedSAs{live: e.cfg.SAD}, policies: e.cfg.SPD.Begin(), base: e.spdPublishes}
+}
+
+// view is what the session sees: its transaction, or what is published.
+func (e *Engine) view(s *Session) *transaction {
+	if s.txn != nil {
+		return s.txn
+	}
+	return e.begin()
+}
+
+// change stages a change, and publishes it unless a transaction is open.
+func (e *Engine) change(s *Session, stage func(*transaction) error) error {
+	t := e.view(s)
+	if err := stage(t); err != nil || s.txn != nil {
+		return err
+	}
+	return e.publish(t)
+}
+
+func (e *Engine) beginTransaction(s *Session, m *pfkey.Message) (replies, error) {
+	if s.txn != nil {
+		return nil, refuse(syscall.EBUSY, "a transaction is open on this socket already")
+	}
+	s.txn = e.begin()
+	return one(reply(m)), nil
+}
+
+func (e *Engine) commitTransaction(s *Session, m *pfkey.Message) (replies, error) {
+	t := s.txn
+	if t == nil {
+		return nil, errNoTransaction
+	}
+	s.txn = nil
+	return one(reply(m)), e.publish(t)
+}
+
+func (e *Engine) abortTransaction(s *Session, m *pfkey.Message) (replies, error) {
+	if s.txn == nil {
+		return nil, errNoTransaction
+	}
+	s.txn = nil
+	return one(reply(m)), nil
+}
+
+var errNoTransaction = refused{syscall.EINVAL, "no transaction is open on this socket"}
+
+// publish makes all of t seen by everybody, or nothing of it.
+func (e *Engine) publish(t *transaction) error {
+	if err := t.sas.conflict(); err != nil {
+		return err
+	}
+	if err := e.rebase(t); err != nil {
+		return err
+	}
+	if t.sas.changed() {
+		e.publishSAs(&t.sas)
+		e.publishes++
+	}
+	if len(t.changes) == 0 {
+		return nil
+	}
+	if !t.policies.Commit() {
+		return errors.New("the policies were changed behind the engine's back")
+	}
+	e.spdPublishes++
+	e.publishes++
+	return nil
+}
+
+// rebase does t's policy changes again, on what others published since t began.
+func (e *Engine) rebase(t *transaction) error {
+	if t.base == e.spdPublishes || len(t.changes) == 0 {
+		return nil
+	}
+	fresh := e.cfg.SPD.Begin()
+	for _, change := range t.changes {
+		err := change(fresh)
+		if errors.Is(err, spd.ErrExists) {
+			return refuse(syscall.EEXIST, "another session added a policy that this transaction adds")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	t.policies, t.base = fresh, e.spdPublishes
+	return nil
+}
+
+// remember keeps a change that was done to t.policies.
+func (t *transaction) remember(change policyChange) { t.changes = append(t.changes, change) }
+
+func (t *transaction) full() bool { return len(t.changes) >= maxStaged }
+
+func (t *transaction) addPolicy(p *spd.Policy) error {
+	if t.full() {
+		return errTooMuch
+	}
+	if err := t.policies.Add(p); err != nil {
+		return err
+	}
+	t.remember(func(txn *spd.Txn) error { return txn.Add(unplaced(p)) })
+	return nil
+}
+
+// unplaced is p as it was before a Txn gave it a place.
+func unplaced(p *spd.Policy) *spd.Policy {
+	return &spd.Policy{
+		ID:       p.ID,
+		Dir:      p.Dir,
+		Sel:      p.Sel,
+		Action:   p.Action,
+		Requests: p.Requests,
+		Priority: p.Priority,
+		Created:  p.Created,
+	}
+}
+
+func (t *transaction) deletePolicy(sel spd.Selector, dir spd.Dir) (*spd.Policy, error) {
+	if t.full() {
+		return nil, errTooMuch
+	}
+	p, err := t.policies.Delete(sel, dir)
+	if err != nil {
+		return nil, err
+	}
+	t.remember(func(txn *spd.Txn) error {
+		_, err := txn.Delete(sel, dir)
+		if errors.Is(err, spd.ErrNotFound) {
+			return nil // another session deleted it too
+		}
+		return err
+	})
+	return p, nil
+}
+
+// flushPolicies also drops the changes before it, which it undoes.
+func (t *transaction) flushPolicies() error {
+	t.policies.Flush()
+	t.changes = []policyChange{func(txn *spd.Txn) error {
+		txn.Flush()
+		return nil
+	}}
+	return nil
+}

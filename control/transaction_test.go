@@ -1,0 +1,238 @@
+package control_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"ipsecd/control"
+	"ipsecd/pfkey"
+	"ipsecd/sad"
+	"ipsecd/spd"
+)
+
+func (b *bench) spis() []uint32 {
+	var out []uint32
+	for sa := range b.sad.All() {
+		out = append(out, sa.Spec().SPI)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// errno asks in a session and returns the errno of the first answer.
+func (b *bench) errno(s *control.Session, m *pfkey.Message) syscall.Errno {
+	return syscall.Errno(b.Handle(s, m)[0].Errno)
+}
+
+func TestTransactionIsSeenAtCommit(t *testing.T) {
+	b := newBench(t)
+	setup(t, b)
+	before := b.changes.Load()
+	b.must(t, bare(pfkey.BEGIN), bare(pfkey.FLUSH), bare(pfkey.SPDFLUSH),
+		add(0x1000, a4, b4), add(0x3000, a4, b4),
+		spdadd(pfkey.DirOut, "10.1.0.0/16", "10.2.0.0/16"), spdadd(pfkey.DirIn, "10.2.0.0/16", "10.1.0.0/16"))
+	if !slices.Equal(b.spis(), []uint32{0x1000}) || b.spd.Len() != 1 || b.changes.Load() != before {
+		t.Fatalf("seen before the commit: SPIs %#x, %d policies, %d changes", b.spis(), b.spd.Len(), b.changes.Load())
+	}
+	old := b.sad.Get(sad.ID{SPI: 0x1000, Proto: sad.ProtoESP, Dst: b4})
+	b.must(t, bare(pfkey.COMMIT))
+	if !slices.Equal(b.spis(), []uint32{0x1000, 0x3000}) || b.spd.Len() != 2 || b.changes.Load() != before+1 {
+		t.Errorf("after the commit: SPIs %#x, %d policies, %d changes", b.spis(), b.spd.Len(), b.changes.Load()-before)
+	}
+	if b.sad.Get(sad.ID{SPI: 0x1000, Proto: sad.ProtoESP, Dst: b4}) == old {
+		t.Error("the old SA stayed")
+	}
+	if got := b.errno(&b.session, bare(pfkey.COMMIT)); got != syscall.EINVAL {
+		t.Errorf("a second commit: %v", got)
+	}
+}
+
+// A session in a transaction sees, in errnos and dumps, what it staged.
+func TestTransactionAnswersFromItsView(t *testing.T) {
+	b := newBench(t)
+	setup(t, b)
+	policy := func() *pfkey.Message { return spdadd(pfkey.DirOut, "10.1.0.0/16", "10.2.0.0/16") }
+	unpolicy := func() *pfkey.Message { return spddelete(pfkey.DirOut, "10.1.0.0/16", "10.2.0.0/16") }
+	steps := []struct {
+		m    *pfkey.Message
+		want syscall.Errno
+	}{
+		{bare(pfkey.BEGIN), 0},
+		{bare(pfkey.BEGIN), syscall.EBUSY},
+		{add(0x1000, a4, b4), syscall.EEXIST},
+		{named(pfkey.DELETE, 0x1000, a4, b4), 0},
+		{named(pfkey.GET, 0x1000, a4, b4), syscall.ENOENT},
+		{named(pfkey.DELETE, 0x1000, a4, b4), syscall.ENOENT},
+		{bare(pfkey.DUMP), syscall.ENOENT},
+		{add(0x1000, a4, b4), 0},
+		{add(0x1000, a4, b4), syscall.EEXIST},
+		{named(pfkey.GET, 0x1000, a4, b4), 0},
+		{named(pfkey.DELETE, 0x1000, a4, b4), 0},
+		{named(pfkey.GET, 0x1000, a4, b4), syscall.ENOENT},
+		{add(0x1001, a4, b4), 0},
+		{bare(pfkey.FLUSH), 0},
+		{named(pfkey.GET, 0x1001, a4, b4), syscall.ENOENT},
+		{add(0x1001, a4, b4), 0},
+		{policy(), syscall.EEXIST},
+		{unpolicy(), 0},
+		{unpolicy(), syscall.EINVAL},
+		{bare(pfkey.SPDDUMP), syscall.ENOENT},
+		{policy(), 0},
+		{bare(pfkey.SPDFLUSH), 0},
+		{policy(), 0},
+		{bare(pfkey.SPDDUMP), 0},
+		{bare(pfkey.COMMIT), 0},
+	}
+	for i, step := range steps {
+		if got := b.errno(&b.session, step.m); got != step.want {
+			t.Fatalf("step %d, %s: %v, want %v", i, pfkey.TypeName(step.m.Type), got, step.want)
+		}
+	}
+	if !slices.Equal(b.spis(), []uint32{0x1001}) || b.spd.Len() != 1 {
+		t.Errorf("SPIs %#x, %d policies", b.spis(), b.spd.Len())
+	}
+}
+
+func TestAbortForgets(t *testing.T) {
+	b := newBench(t)
+	setup(t, b)
+	before := b.changes.Load()
+	b.must(t, bare(pfkey.BEGIN), bare(pfkey.FLUSH), bare(pfkey.SPDFLUSH), add(0x3000, a4, b4), bare(pfkey.ABORT))
+	if !slices.Equal(b.spis(), []uint32{0x1000}) || b.spd.Len() != 1 || b.changes.Load() != before {
+		t.Errorf("SPIs %#x, %d policies, %d changes", b.spis(), b.spd.Len(), b.changes.Load()-before)
+	}
+	b.must(t, bare(pfkey.BEGIN))
+}
+
+// What another session published meanwhile stays below the transaction.
+func TestCommitOnTopOfOthers(t *testing.T) {
+	b := newBench(t)
+	setup(t, b)
+	var other control.Session
+	b.must(t, bare(pfkey.BEGIN),
+		named(pfkey.DELETE, 0x1000, a4, b4), add(0x3000, a4, b4),
+		spddelete(pfkey.DirOut, "10.1.0.0/16", "10.2.0.0/16"), spdadd(pfkey.DirIn, "10.2.0.0/16", "10.1.0.0/16"))
+	for _, m := range []*pfkey.Message{
+		named(pfkey.DELETE, 0x1000, a4, b4), add(0x4000, a4, b4),
+		spddelete(pfkey.DirOut, "10.1.0.0/16", "10.2.0.0/16"), spdadd(pfkey.DirOut, "10.8.0.0/16", "10.9.0.0/16"),
+	} {
+		if got := b.errno(&other, m); got != 0 {
+			t.Fatal(got)
+		}
+	}
+	b.must(t, bare(pfkey.COMMIT))
+	if !slices.Equal(b.spis(), []uint32{0x3000, 0x4000}) || b.spd.Len() != 2 {
+		t.Errorf("SPIs %#x, %d policies", b.spis(), b.spd.Len())
+	}
+}
+
+func TestCommitFailsAsAWhole(t *testing.T) {
+	tests := []struct {
+		name  string
+		other *pfkey.Message
+	}{
+		{"same SA", add(0x3000, a4, b4)},
+		{"same policy", spdadd(pfkey.DirIn, "10.2.0.0/16", "10.1.0.0/16")},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t)
+			b.must(t, bare(pfkey.BEGIN), add(0x2000, a4, b4), add(0x3000, a4, b4),
+				spdadd(pfkey.DirIn, "10.2.0.0/16", "10.1.0.0/16"), spdadd(pfkey.DirIn, "10.4.0.0/16", "10.1.0.0/16"))
+			var other control.Session
+			if got := b.errno(&other, tt.other); got != 0 {
+				t.Fatal(got)
+			}
+			if got := b.errno(&b.session, bare(pfkey.COMMIT)); got != syscall.EEXIST {
+				t.Errorf("commit: %v", got)
+			}
+			if b.sad.Len()+b.spd.Len() != 1 {
+				t.Errorf("%d SAs, %d policies", b.sad.Len(), b.spd.Len())
+			}
+			b.must(t, bare(pfkey.BEGIN)) // the failed one is over
+		})
+	}
+}
+
+// Readers never find the SPD without its policy, nor an SA that stays missing
+// from a reload, while sessions reload both in transactions.
+func TestReloadHasNoGap(t *testing.T) {
+	b := newBench(t)
+	reload := []*pfkey.Message{bare(pfkey.BEGIN), bare(pfkey.FLUSH), bare(pfkey.SPDFLUSH)}
+	for i := range uint32(20) {
+		reload = append(reload, add(0x1000+i, a4, b4), spdadd(pfkey.DirOut, fmt.Sprintf("10.%d.0.0/16", i), "10.200.0.0/16"))
+	}
+	reload = append(reload, bare(pfkey.COMMIT))
+	b.must(t, reload...)
+	alternate := add(0x9000, a4, b4) // only in every other generation
+
+	var done atomic.Bool
+	var readers sync.WaitGroup
+	var gaps atomic.Int64
+	for range 2 {
+		readers.Go(func() {
+			src, dst := a4As16(a4), a4As16(b4)
+			for !done.Load() {
+				if b.spd.Len() != 20 || len(slices.Collect(b.spd.All())) != 20 {
+					gaps.Add(1)
+				}
+				if b.sad.Outbound(sad.ProtoESP, sad.ModeTunnel, 0, &src, &dst) == nil {
+					gaps.Add(1)
+				}
+			}
+		})
+	}
+	for i := range 300 {
+		b.must(t, reload[:len(reload)-1]...)
+		if i%2 == 0 {
+			b.must(t, alternate)
+		}
+		b.must(t, bare(pfkey.COMMIT))
+	}
+	done.Store(true)
+	readers.Wait()
+	if gaps.Load() != 0 {
+		t.Errorf("%d gaps", gaps.Load())
+	}
+}
+
+func a4As16(a netip.Addr) [16]byte { return a.As16() }
+
+// Many sessions at once, for the race detector; in the end everything is
+// accounted for.
+func TestConcurrentSessions(t *testing.T) {
+	b := &bench{sad: sad.New(), spd: spd.New()}
+	b.Engine = control.New(control.Config{SAD: b.sad, SPD: b.spd})
+	var sessions sync.WaitGroup
+	for n := range uint32(4) {
+		sessions.Go(func() {
+			var s control.Session
+			for i := range uint32(100) {
+				spi := 0x1000 + n*0x1000 + i
+				ask := []*pfkey.Message{
+					bare(pfkey.BEGIN),
+					add(spi, a4, b4),
+					spdadd(pfkey.DirOut, fmt.Sprintf("10.%d.%d.0/24", n, i), "10.200.0.0/16"),
+					bare(pfkey.COMMIT),
+					bare(pfkey.DUMP),
+					bare(pfkey.SPDDUMP),
+					named(pfkey.DELETE, spi, a4, b4),
+				}
+				for _, m := range ask {
+					if got := b.errno(&s, m); got != 0 {
+						t.Errorf("%s: %v", pfkey.TypeName(m.Type), got)
+					}
+				}
+			}
+		})
+	}
+	sessions.Wait()
+	if b.sad.Len() != 0 || b.spd.Len() != 400 {
+		t.Errorf("%d SAs, %d policies", b.sad.Len(), b.spd.Len())
+	}
+}
