@@ -1,0 +1,227 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrTooBig is a packet longer than the link, or a datagram, can carry.
+var ErrTooBig = errors.New("packet too big for the link")
+
+// mmsghdr is struct mmsghdr of recvmmsg(2).
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32
+}
+
+// socket is a non-blocking socket under the runtime's poller.
+type socket struct {
+	file *os.File
+	raw  syscall.RawConn
+}
+
+func newSocket(fd int, name string) (*socket, error) {
+	file := os.NewFile(uintptr(fd), name)
+	raw, err := file.SyscallConn()
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return &socket{file, raw}, nil
+}
+
+func (s *socket) Close() error { return s.file.Close() }
+
+// receiver reads batches of messages by recvmmsg. Its function is made once,
+// so that a call allocates nothing.
+type receiver struct {
+	raw   syscall.RawConn
+	hdrs  []mmsghdr
+	iovs  []unix.Iovec
+	bufs  [][]byte
+	names []unix.RawSockaddrInet6 // large enough for both families
+	ctls  [][]byte
+
+	n    int
+	err  syscall.Errno
+	call func(fd uintptr) bool
+}
+
+// newReceiver makes room for n messages of size octets each, with skip octets
+// free in front, and ctl octets of control data.
+func newReceiver(s *socket, n, size, skip, ctl int) *receiver {
+	r := &receiver{raw: s.raw, hdrs: make([]mmsghdr, n), iovs: make([]unix.Iovec, n),
+		bufs: make([][]byte, n), names: make([]unix.RawSockaddrInet6, n), ctls: make([][]byte, n)}
+	for i := range n {
+		r.bufs[i] = make([]byte, skip+size)
+		r.ctls[i] = make([]byte, ctl)
+		r.iovs[i].Base = &r.bufs[i][skip]
+		r.iovs[i].SetLen(size)
+		h := &r.hdrs[i].hdr
+		h.Iov = &r.iovs[i]
+		h.SetIovlen(1)
+		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
+	}
+	r.call = r.recvmmsg
+	return r
+}
+
+func (r *receiver) recvmmsg(fd uintptr) bool {
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])),
+		uintptr(len(r.hdrs)), unix.MSG_DONTWAIT, 0, 0)
+	r.n, r.err = int(n), errno
+	return errno != unix.EAGAIN && errno != unix.EINTR
+}
+
+// receive blocks until there are messages and returns how many.
+func (r *receiver) receive() (int, error) {
+	for i := range r.hdrs {
+		h := &r.hdrs[i].hdr
+		h.Namelen = unix.SizeofSockaddrInet6
+		if len(r.ctls[i]) > 0 {
+			h.Control = &r.ctls[i][0]
+			h.SetControllen(len(r.ctls[i]))
+		}
+	}
+	if err := r.raw.Read(r.call); err != nil {
+		return 0, err
+	}
+	if r.err != 0 {
+		return 0, r.err
+	}
+	return r.n, nil
+}
+
+// truncated says that message i was longer than its buffer.
+func (r *receiver) truncated(i int) bool { return r.hdrs[i].hdr.Flags&unix.MSG_TRUNC != 0 }
+
+// control calls f for each control message of message i.
+func (r *receiver) control(i int, f func(level, kind int32, data []byte)) {
+	b := r.ctls[i][:r.hdrs[i].hdr.Controllen]
+	for len(b) >= unix.SizeofCmsghdr {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+		n := int(h.Len)
+		if n < unix.SizeofCmsghdr || n > len(b) {
+			return
+		}
+		f(h.Level, h.Type, b[unix.CmsgLen(0):n])
+		b = b[min(len(b), unix.CmsgSpace(n-unix.CmsgLen(0))):]
+	}
+}
+
+// sender writes batches of messages by sendmmsg.
+type sender struct {
+	raw  syscall.RawConn
+	hdrs []mmsghdr
+	iovs []unix.Iovec
+	name unix.RawSockaddrInet6 // large enough for both families
+
+	from, to int // hdrs to send
+	n        int
+	err      syscall.Errno
+	call     func(fd uintptr) bool
+}
+
+func newSender(s *socket, msgs, iovs int) *sender {
+	w := &sender{raw: s.raw, hdrs: make([]mmsghdr, msgs), iovs: make([]unix.Iovec, iovs)}
+	w.call = w.sendmmsg
+	return w
+}
+
+func (w *sender) sendmmsg(fd uintptr) bool {
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&w.hdrs[w.from])),
+		uintptr(w.to-w.from), unix.MSG_DONTWAIT, 0, 0)
+	w.n, w.err = int(n), errno
+	return errno != unix.EAGAIN && errno != unix.EINTR
+}
+
+// send sends the first n headers and returns how many went. It waits while the
+// socket's buffer is full.
+func (w *sender) send(n int) (int, error) {
+	w.from, w.to = 0, n
+	for w.from < n {
+		if err := w.raw.Write(w.call); err != nil {
+			return w.from, err
+		}
+		if w.err != 0 {
+			return w.from, sendError(w.err)
+		}
+		w.from += w.n
+	}
+	return n, nil
+}
+
+func sendError(errno syscall.Errno) error {
+	if errno == unix.EMSGSIZE {
+		return ErrTooBig
+	}
+	return errno
+}
+
+// setDestination puts an address of the family that pkt, an IP header, is of
+// into the sender's name and returns its length. IPv6 raw sockets want port 0.
+func (w *sender) setDestination(pkt []byte, port uint16) uint32 {
+	if pkt[0]>>4 == 6 {
+		w.name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: htons(port)}
+		copy(w.name.Addr[:], pkt[24:40])
+		return unix.SizeofSockaddrInet6
+	}
+	a := (*unix.RawSockaddrInet4)(unsafe.Pointer(&w.name))
+	*a = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: htons(port)}
+	copy(a.Addr[:], pkt[16:20])
+	return unix.SizeofSockaddrInet4
+}
+
+// htons keeps a port in network order in a field of host order.
+func htons(p uint16) (n uint16) {
+	b := (*[2]byte)(unsafe.Pointer(&n))
+	b[0], b[1] = byte(p>>8), byte(p)
+	return n
+}
+
+func ntohs(n uint16) uint16 {
+	b := (*[2]byte)(unsafe.Pointer(&n))
+	return uint16(b[0])<<8 | uint16(b[1])
+}
+
+// Buffer sizes of sockets: several bursts wait while a worker seals one.
+const sockBuffer = 8 << 20
+
+// openSocket makes a non-blocking socket, marked, with large buffers and the
+// options of opts set.
+func openSocket(family, kind, proto int, mark uint32, opts []sockopt) (int, error) {
+	fd, err := unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, proto)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	// FORCE needs a privilege that user namespaces do not give; the limited
+	// size is what is left then.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, sockBuffer) != nil {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, sockBuffer)
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sockBuffer) != nil {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sockBuffer)
+	}
+	if mark != 0 {
+		opts = append([]sockopt{{unix.SOL_SOCKET, unix.SO_MARK, int(mark), "SO_MARK"}}, opts...)
+	}
+	for _, o := range opts {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			unix.Close(fd)
+			return -1, fmt.Errorf("setsockopt %s: %w", o.text, err)
+		}
+	}
+	return fd, nil
+}
+
+type sockopt struct {
+	level, name, value int
+	text               string
+}
+
+func (w *sender) nameBytes() *byte { return (*byte)(unsafe.Pointer(&w.name)) }
