@@ -1,0 +1,105 @@
+package routes
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// SetupLink gives the TUN its MTU and addresses and sets it up. The link gets
+// no IPv6 link-local address of its own accord, and loose reverse-path
+// filtering. gsoMaxSize (octets) and gsoMaxSegs bound the packets that the
+// kernel hands over unsegmented; 0 leaves the kernel's limit, and so does a
+// kernel that cannot set them. It may be called again.
+func SetupLink(name string, mtu int, addrs []netip.Prefix, gsoMaxSize, gsoMaxSegs int) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	if err := netlink.LinkSetMTU(link, mtu); err != nil {
+		return fmt.Errorf("link %s: MTU %d: %w", name, mtu, err)
+	}
+	if err := setGSO(link, gsoMaxSize, gsoMaxSegs); err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	if err := noLinkLocal(link); err != nil {
+		return fmt.Errorf("link %s: IPv6 address generation: %w", name, err)
+	}
+	if err := loosenRPFilter(name); err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	for _, p := range addrs {
+		if err := addAddr(link, p); err != nil {
+			return fmt.Errorf("link %s: address %s: %w", name, p, err)
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("link %s: set up: %w", name, err)
+	}
+	return nil
+}
+
+// SetMTU changes the MTU of a link, in octets.
+func SetMTU(name string, mtu int) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	if err := netlink.LinkSetMTU(link, mtu); err != nil {
+		return fmt.Errorf("link %s: MTU %d: %w", name, mtu, err)
+	}
+	return nil
+}
+
+func setGSO(link netlink.Link, maxSize, maxSegs int) error {
+	limits := []struct {
+		what  string
+		set   func(netlink.Link, int) error
+		value int
+	}{
+		{"gso_max_size", netlink.LinkSetGSOMaxSize, maxSize},
+		{"gso_ipv4_max_size", netlink.LinkSetGSOIPv4MaxSize, maxSize},
+		{"gso_max_segs", netlink.LinkSetGSOMaxSegs, maxSegs},
+	}
+	for _, l := range limits {
+		if l.value == 0 {
+			continue
+		}
+		if err := l.set(link, l.value); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return fmt.Errorf("%s %d: %w", l.what, l.value, err)
+		}
+	}
+	return nil
+}
+
+// noLinkLocal keeps the kernel from making up an IPv6 address when the link
+// goes up; a host without IPv6 makes none.
+func noLinkLocal(link netlink.Link) error {
+	const none = 1 // IN6_ADDR_GEN_MODE_NONE
+	err := netlink.LinkSetIP6AddrGenMode(link, none)
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	return err
+}
+
+// addAddr adds an address, or finds it there. An IPv6 one is ready at once:
+// nobody on a TUN could claim it.
+func addAddr(link netlink.Link, p netip.Prefix) error {
+	addr := &netlink.Addr{IPNet: &net.IPNet{
+		IP:   p.Addr().AsSlice(),
+		Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen()),
+	}}
+	if p.Addr().Is6() {
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	err := netlink.AddrReplace(link, addr)
+	if errors.Is(err, unix.EACCES) && p.Addr().Is6() {
+		return fmt.Errorf("%w; IPv6 is off here: sysctl net.ipv6.conf.%s.disable_ipv6=0", err, link.Attrs().Name)
+	}
+	return err
+}

@@ -1,0 +1,281 @@
+package routes
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Metrics of our routes: those that count, and the unreachable ones of
+// Config.Guard behind them.
+const (
+	metric      = 1024
+	guardMetric = 2048
+)
+
+// Route is what an outbound policy protects: packets to Dst, of which those
+// that this host originates come from an address in Src. Both are of one family
+// and masked.
+type Route struct {
+	Dst, Src netip.Prefix
+}
+
+// place is where in the table a route stands; one place holds one route.
+type place struct {
+	dst    netip.Prefix
+	metric int
+}
+
+// target is what becomes of packets there.
+type target struct {
+	kind int        // RTN_UNICAST: to the TUN; RTN_THROW: on to the next rule; RTN_UNREACHABLE
+	src  netip.Addr // source of what this host originates, invalid: the kernel chooses
+}
+
+// linkScoped are the destinations that stay on the link they are sent on, and
+// never go to the TUN as a part of something larger.
+var linkScoped = []netip.Prefix{
+	netip.MustParsePrefix("224.0.0.0/4"),
+	netip.MustParsePrefix("255.255.255.255/32"),
+	netip.MustParsePrefix("fe80::/10"),
+	netip.MustParsePrefix("ff00::/8"),
+}
+
+// Apply makes the table hold a route to the TUN for each Dst of protect, and
+// nothing else but
+//
+//   - a way out for multicast, broadcast and link-local destinations, where a
+//     Dst contains them and more (neighbour discovery needs them);
+//   - a way out for each prefix of exempt that is not also a Dst. The longest
+//     prefix wins here, unlike in the SPD: it is the caller who knows that no
+//     policy protects any of it.
+//
+// A route asks for a source address inside Src, if this host has one, best on
+// the TUN itself, so that what the host originates matches the policy. Of
+// several policies with one Dst the first that has such an address decides.
+// Call Apply again when addresses come or go.
+//
+// It compares with what the kernel has, so it repairs what others undid, and its
+// cost grows with the table. What is right already stays untouched; new routes
+// are made before old ones go. Routes that cannot be made do not keep Apply from the rest; the error
+// tells the first and how many they are.
+func (m *Manager) Apply(protect []Route, exempt []netip.Prefix) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.kernel == nil {
+		return ErrClosed
+	}
+	local, err := m.localAddrs()
+	if err != nil {
+		return err
+	}
+	have, err := m.listRoutes()
+	if err != nil {
+		return err
+	}
+	return m.change(have, m.plan(protect, exempt, local))
+}
+
+// plan lays the table out.
+func (m *Manager) plan(protect []Route, exempt []netip.Prefix, local localAddrs) map[place]target {
+	want := make(map[place]target, len(protect))
+	for _, r := range protect {
+		if !m.routable(r.Dst) {
+			m.cfg.Log.Debug("not routed", "dst", r.Dst)
+			continue
+		}
+		at := place{r.Dst, metric}
+		if t, ok := want[at]; !ok || !t.src.IsValid() {
+			want[at] = target{unix.RTN_UNICAST, local.in(r.Src)}
+		}
+		if m.cfg.Guard {
+			want[place{r.Dst, guardMetric}] = target{kind: unix.RTN_UNREACHABLE}
+		}
+	}
+	for _, r := range protect {
+		for _, p := range linkScoped {
+			if r.Dst.Bits() < p.Bits() && r.Dst.Contains(p.Addr()) {
+				throw(want, p)
+			}
+		}
+	}
+	for _, p := range exempt {
+		if m.routable(p) {
+			throw(want, p)
+		}
+	}
+	return want
+}
+
+func throw(want map[place]target, dst netip.Prefix) {
+	at := place{dst, metric}
+	if _, ok := want[at]; !ok {
+		want[at] = target{kind: unix.RTN_THROW}
+	}
+}
+
+// routable tells whether the kernel routes the prefix's family. IPv4-mapped
+// IPv6 addresses do not travel.
+func (m *Manager) routable(p netip.Prefix) bool {
+	if !p.IsValid() || p.Addr().Is4In6() {
+		return false
+	}
+	for _, family := range m.families {
+		if familyOf(p) == family {
+			return true
+		}
+	}
+	return false
+}
+
+// change turns what the table has into what it shall have.
+func (m *Manager) change(have, want map[place]target) error {
+	var first error
+	failed := 0
+	fail := func(verb string, at place, err error) {
+		if failed++; first == nil {
+			first = fmt.Errorf("%s route to %s: %w", verb, at.dst, err)
+		}
+	}
+	for at, t := range want {
+		if old, ok := have[at]; ok && old == t {
+			continue
+		}
+		if err := m.kernel.RouteReplace(m.route(at, t)); err != nil {
+			fail("add", at, err)
+		}
+	}
+	for at, t := range have {
+		if _, ok := want[at]; ok {
+			continue
+		}
+		if err := m.kernel.RouteDel(m.route(at, t)); err != nil && !errors.Is(err, unix.ESRCH) {
+			fail("remove", at, err)
+		}
+	}
+	if failed > 1 {
+		return fmt.Errorf("%w (and %d more)", first, failed-1)
+	}
+	return first
+}
+
+func (m *Manager) route(at place, t target) *netlink.Route {
+	r := &netlink.Route{
+		Table: m.cfg.Table, Protocol: protocol, Priority: at.metric, Type: t.kind,
+		Dst: &net.IPNet{IP: at.dst.Addr().AsSlice(), Mask: net.CIDRMask(at.dst.Bits(), at.dst.Addr().BitLen())},
+	}
+	if t.kind == unix.RTN_UNICAST {
+		r.LinkIndex, r.Scope = m.link, netlink.SCOPE_LINK
+	}
+	if t.src.IsValid() {
+		r.Src = t.src.AsSlice()
+	}
+	return r
+}
+
+// tableRoutes dumps the routing table, whoever made what is in it.
+func (m *Manager) tableRoutes() ([]netlink.Route, error) {
+	var all []netlink.Route
+	for _, family := range m.families {
+		routes, err := dump(func() ([]netlink.Route, error) {
+			return m.kernel.RouteListFiltered(family, &netlink.Route{Table: m.cfg.Table}, netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list %s routes of table %d: %w", familyName(family), m.cfg.Table, err)
+		}
+		all = append(all, routes...)
+	}
+	return all, nil
+}
+
+// listRoutes reads our routes from the kernel.
+func (m *Manager) listRoutes() (map[place]target, error) {
+	all, err := m.tableRoutes()
+	if err != nil {
+		return nil, err
+	}
+	have := make(map[place]target, len(all))
+	for i := range all {
+		if r := &all[i]; r.Protocol == protocol {
+			have[place{prefixOf(r), r.Priority}] = targetOf(r)
+		}
+	}
+	return have, nil
+}
+
+// checkTable refuses a table that holds what neither we made nor a killed
+// instance can have left: routes of others, or of ours to another living link.
+func (m *Manager) checkTable() error {
+	all, err := m.tableRoutes()
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		r := &all[i]
+		switch {
+		case r.Protocol != protocol:
+			return fmt.Errorf("%w: table %d holds a route to %s that is not ours; choose another table",
+				ErrTableInUse, m.cfg.Table, prefixOf(r))
+		case r.Type == unix.RTN_UNICAST && r.LinkIndex != m.link:
+			return fmt.Errorf("%w: table %d leads to %s, another instance's link; choose another table",
+				ErrTableInUse, m.cfg.Table, m.linkName(r.LinkIndex))
+		}
+	}
+	return nil
+}
+
+func (m *Manager) linkName(index int) string {
+	link, err := m.kernel.LinkByIndex(index)
+	if err != nil {
+		return fmt.Sprintf("link %d", index)
+	}
+	return link.Attrs().Name
+}
+
+// removeRoutes removes our routes except those to keep; a nil keep keeps none.
+func (m *Manager) removeRoutes(keep func(*netlink.Route) bool) error {
+	all, err := m.tableRoutes()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i := range all {
+		r := &all[i]
+		if r.Protocol != protocol || keep != nil && keep(r) {
+			continue
+		}
+		err := m.kernel.RouteDel(m.route(place{prefixOf(r), r.Priority}, targetOf(r)))
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("remove route to %s: %w", prefixOf(r), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func prefixOf(r *netlink.Route) netip.Prefix {
+	if r.Dst != nil {
+		a, _ := netip.AddrFromSlice(r.Dst.IP)
+		bits, _ := r.Dst.Mask.Size()
+		return netip.PrefixFrom(a, bits)
+	}
+	if r.Family == unix.AF_INET {
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+}
+
+func targetOf(r *netlink.Route) target {
+	src, _ := netip.AddrFromSlice(r.Src)
+	return target{r.Type, src.Unmap()}
+}
+
+func familyOf(p netip.Prefix) int {
+	if p.Addr().Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
