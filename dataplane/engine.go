@@ -30,6 +30,11 @@ type Config struct {
 	SAD *sad.DB
 	SPD *spd.DB
 	Now func() int64 // Unix seconds, called once a burst
+
+	// Hop makes us a hop for packets that pass as they are: their TTL goes
+	// down by one. It ends loops where nothing keeps the real route of such a
+	// packet from leading into the TUN again.
+	Hop bool
 }
 
 // Engine is what all workers share.

@@ -140,6 +140,10 @@ func (w *Inside) bypass(b *packet.Burst) {
 		w.e.Drops.Add(packet.NoLink, b.Len())
 		return
 	}
+	if w.e.Hop && !packet.DecrementTTL(b.Head) {
+		w.e.Drops.Add(packet.TTLExceeded, b.Len())
+		return
+	}
 	w.train.Reset()
 	for k := range b.Len() {
 		p := w.train.Next(b.PacketLen(k))

@@ -157,17 +157,40 @@ func TOS(ip []byte) uint8 {
 	return ip[0]<<4 | ip[1]>>4
 }
 
-// SetTOS changes it, and the checksum of an IPv4 header with it (RFC 1624).
+// SetTOS changes it, and the checksum of an IPv4 header with it.
 func SetTOS(ip []byte, tos uint8) {
 	if ip[0]>>4 == 6 {
 		ip[0] = 0x60 | tos>>4
 		ip[1] = tos<<4 | ip[1]&15
 		return
 	}
-	sum := uint32(^binary.BigEndian.Uint16(ip[10:])) + uint32(^uint16(ip[1])) + uint32(tos)
+	setIPv4Word(ip, 0, uint16(ip[0])<<8|uint16(tos))
+}
+
+// DecrementTTL takes one from the TTL or hop limit, or reports false when none
+// would be left.
+func DecrementTTL(ip []byte) bool {
+	if ip[0]>>4 == 6 {
+		if ip[7] <= 1 {
+			return false
+		}
+		ip[7]--
+		return true
+	}
+	if ip[8] <= 1 {
+		return false
+	}
+	setIPv4Word(ip, 8, uint16(ip[8]-1)<<8|uint16(ip[9]))
+	return true
+}
+
+// setIPv4Word changes 16 bits of a header and its checksum with them (RFC 1624
+// equation 3).
+func setIPv4Word(ip []byte, at int, to uint16) {
+	sum := uint32(^binary.BigEndian.Uint16(ip[10:])) + uint32(^binary.BigEndian.Uint16(ip[at:])) + uint32(to)
 	sum = sum>>16 + sum&0xffff
 	sum = sum>>16 + sum&0xffff
-	ip[1] = tos
+	binary.BigEndian.PutUint16(ip[at:], to)
 	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum))
 }
 

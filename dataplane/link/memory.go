@@ -9,6 +9,7 @@ import (
 
 // Memory is a link without a file descriptor: what is put into it is read,
 // what is written is kept. It serves as either side in tests and for captures.
+// After Close what was put before is still read.
 type Memory struct {
 	in     chan []byte
 	closed chan struct{}
@@ -42,6 +43,11 @@ func (m *Memory) Close() error {
 }
 
 func (m *Memory) next() ([]byte, error) {
+	select {
+	case p := <-m.in:
+		return p, nil
+	default:
+	}
 	select {
 	case p := <-m.in:
 		return p, nil

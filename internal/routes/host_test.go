@@ -46,7 +46,26 @@ func (h *host) do(fn func() error) {
 func (h *host) link(name string, addrs ...string) {
 	h.Helper()
 	h.tun(name)
-	h.do(func() error { return SetupLink(name, 1500, prefixes(addrs...), 0, 0) })
+	h.do(func() error {
+		if err := SetupLink(name, 1500, nil, 0, 0); err != nil {
+			return err
+		}
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			addr, err := netlink.ParseAddr(a)
+			if err != nil {
+				return err
+			}
+			addr.Flags = unix.IFA_F_NODAD
+			if err := netlink.AddrAdd(link, addr); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // tun makes a TUN link, as down as it is born, and returns what removes it.

@@ -11,8 +11,9 @@ import (
 )
 
 // SetupLink gives the TUN its MTU and addresses and sets it up. The link gets
-// no IPv6 link-local address of its own accord, and loose reverse-path
-// filtering. gsoMaxSize (octets) and gsoMaxSegs bound the packets that the
+// no IPv6 link-local address of its own accord, loose reverse-path filtering,
+// and no route for the networks of its addresses: policies say what goes to the
+// TUN, and what they let pass would come back by such a route. gsoMaxSize (octets) and gsoMaxSegs bound the packets that the
 // kernel hands over unsegmented; 0 leaves the kernel's limit, and so does a
 // kernel that cannot set them. It may be called again.
 func SetupLink(name string, mtu int, addrs []netip.Prefix, gsoMaxSize, gsoMaxSegs int) error {
@@ -87,15 +88,15 @@ func noLinkLocal(link netlink.Link) error {
 	return err
 }
 
-// addAddr adds an address, or finds it there. An IPv6 one is ready at once:
-// nobody on a TUN could claim it.
+// addAddr adds an address without a route to its network, or finds it there. An
+// IPv6 one is ready at once: nobody on a TUN could claim it.
 func addAddr(link netlink.Link, p netip.Prefix) error {
 	addr := &netlink.Addr{IPNet: &net.IPNet{
 		IP:   p.Addr().AsSlice(),
 		Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen()),
-	}}
+	}, Flags: unix.IFA_F_NOPREFIXROUTE}
 	if p.Addr().Is6() {
-		addr.Flags = unix.IFA_F_NODAD
+		addr.Flags |= unix.IFA_F_NODAD
 	}
 	err := netlink.AddrReplace(link, addr)
 	if errors.Is(err, unix.EACCES) && p.Addr().Is6() {

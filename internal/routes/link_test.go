@@ -44,6 +44,14 @@ func TestSetupLink(t *testing.T) {
 		if want := []string{"10.0.0.1/24", "fd00::1/64"}; !slices.Equal(got, want) {
 			t.Errorf("addresses %v, want %v and none that the kernel made up", got, want)
 		}
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL,
+			&netlink.Route{LinkIndex: a.Index, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return err
+		}
+		if len(routes) > 0 {
+			t.Errorf("routes into the TUN that no policy asked for: %v", routes)
+		}
 		value, err := readInt("/proc/sys/net/ipv4/conf/ipsec0/rp_filter")
 		if value != rpLoose {
 			t.Errorf("rp_filter %d, want %d", value, rpLoose)
