@@ -3,7 +3,6 @@ package dataplane
 import (
 	"encoding/binary"
 
-	"ipsecd/crypto"
 	"ipsecd/dataplane/link"
 	"ipsecd/dataplane/xform"
 	"ipsecd/packet"
@@ -98,7 +97,7 @@ func (w *Outside) openDatagram(b *packet.Burst, p []byte) packet.Drop {
 
 // open opens one ESP packet, from the SPI on, that came under b's header.
 func (w *Outside) open(b *packet.Burst, esp []byte, encap bool) packet.Drop {
-	if len(esp) < crypto.HeaderLen {
+	if len(esp) < xform.HeaderLen {
 		return packet.Truncated
 	}
 	sa := w.lookup(binary.BigEndian.Uint32(esp), &b.H.Dst)

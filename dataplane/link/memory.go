@@ -17,7 +17,6 @@ type Memory struct {
 
 	mu  sync.Mutex
 	out [][]byte
-	pkt []byte // being read
 }
 
 // NewMemory returns a link that holds up to n packets that nobody has read.

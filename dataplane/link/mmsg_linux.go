@@ -97,9 +97,6 @@ func (r *receiver) receive() (int, error) {
 	return r.n, nil
 }
 
-// truncated says that message i was longer than its buffer.
-func (r *receiver) truncated(i int) bool { return r.hdrs[i].hdr.Flags&unix.MSG_TRUNC != 0 }
-
 // control calls f for each control message of message i.
 func (r *receiver) control(i int, f func(level, kind int32, data []byte)) {
 	b := r.ctls[i][:r.hdrs[i].hdr.Controllen]

@@ -8,6 +8,9 @@ import (
 	"ipsecd/sad"
 )
 
+// HeaderLen is SPI and sequence number, what every ESP packet begins with.
+const HeaderLen = crypto.HeaderLen
+
 // trailerLen is pad length and next header.
 const trailerLen = 2
 

@@ -17,14 +17,13 @@ type TB interface {
 // IPSECD_E2E=required is set, as CI does, the test fails instead.
 func Need(t TB) {
 	t.Helper()
-	err := Available()
-	if err == nil {
-		return
-	}
-	if os.Getenv(RequireEnv) == "required" {
+	switch err := Available(); {
+	case err == nil:
+	case os.Getenv(RequireEnv) == "required":
 		t.Fatalf("%s=required, but: %v", RequireEnv, err)
+	default:
+		t.Skipf("no namespaces or TUN here: %v", err)
 	}
-	t.Skipf("no namespaces or TUN here: %v", err)
 }
 
 // Main is for a TestMain: it runs the tests, m.Run of testing.M, and returns

@@ -1,9 +1,13 @@
 package netns
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -42,28 +46,56 @@ func Veth(a, b *NS, nameA, nameB string, addrsA, addrsB []netip.Prefix, mtu int)
 	if err := b.Do(func() error { return configure(nameB, addrsB) }); err != nil {
 		return err
 	}
-	if err := a.Do(func() error { return awaitUp(nameA) }); err != nil {
+	if err := a.Do(func() error { return await(nameA, addrsA) }); err != nil {
 		return err
 	}
-	return b.Do(func() error { return awaitUp(nameB) })
+	return b.Do(func() error { return await(nameB, addrsB) })
 }
 
-// awaitUp waits until the link's queue is in place, which the kernel does some
-// time after its carrier came. Before that it drops what is sent.
-func awaitUp(name string) error {
+// await waits until the link carries packets, which the kernel sees to some time
+// after its carrier came.
+func await(name string, addrs []netip.Prefix) error {
 	for deadline := time.Now().Add(upLimit); ; time.Sleep(time.Millisecond) {
-		link, err := netlink.LinkByName(name)
-		if err != nil {
-			return fmt.Errorf("link %s: %w", name, err)
-		}
-		state := link.Attrs().OperState
-		if state == netlink.OperUp {
-			return nil
+		ready, err := carries(name, addrs)
+		if ready || err != nil {
+			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("link %s is %s, not up, after %v", name, state, upLimit)
+			return fmt.Errorf("link %s: not ready after %v", name, upLimit)
 		}
 	}
+}
+
+// carries reports whether the link has its queue, without which the kernel drops
+// what is sent, and hears the neighbours that look for its IPv6 addresses.
+func carries(name string, addrs []netip.Prefix) (bool, error) {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return false, fmt.Errorf("link %s: %w", name, err)
+	}
+	if link.Attrs().OperState != netlink.OperUp {
+		return false, nil
+	}
+	joined, err := os.ReadFile("/proc/thread-self/net/igmp6")
+	if errors.Is(err, fs.ErrNotExist) { // no IPv6
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, p := range addrs {
+		if p.Addr().Is6() && !bytes.Contains(joined, []byte(solicitedNode(p.Addr()))) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// solicitedNode is the multicast group of those who look for the address (RFC
+// 4291 2.7.1), in hexadecimal digits.
+func solicitedNode(a netip.Addr) string {
+	b := a.As16()
+	return fmt.Sprintf("ff0200000000000000000001ff%x", b[13:])
 }
 
 // configure gives the link its addresses and sets it up.

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"ipsecd/dataplane"
+	"ipsecd/dataplane/link"
+	"ipsecd/internal/routes"
+	"ipsecd/sad"
+	"ipsecd/spd"
+)
+
+const (
+	protoESP = unix.IPPROTO_ESP
+
+	minMTU     = 576 // RFC 791: what every host takes
+	minMTUIPv6 = 1280
+	maxMTU     = 65535
+	defaultMTU = 1500 // of the path, where nothing is known of it
+)
+
+var errNoFamily = error(syscall.EAFNOSUPPORT)
+
+// explainSocket says what to do about a socket that cannot be opened.
+func explainSocket(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: CAP_NET_RAW and CAP_NET_ADMIN are needed; run as root or grant them", err)
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%w: choose another by --natt, or 0 for none", err)
+	}
+	return err
+}
+
+// hostNetwork is what the daemon does to the host's network: the TUN's MTU and
+// the routes that lead into it.
+type hostNetwork struct {
+	o      options
+	tun    string
+	log    *slog.Logger
+	routes *routes.Manager // nil with --routes off
+
+	mu  sync.Mutex
+	mtu int // [m] of the TUN
+}
+
+// openHost sets the TUN up and installs the rules.
+func openHost(o options, tun string, log *slog.Logger) (*hostNetwork, error) {
+	h := &hostNetwork{o: o, tun: tun, log: log, mtu: o.mtu}
+	if h.mtu == 0 {
+		h.mtu = defaultMTU
+	}
+	if err := routes.SetupLink(tun, h.mtu, o.addrs, link.GSOSize, link.GSOSegs); err != nil {
+		return nil, err
+	}
+	if o.routes == "off" {
+		h.warnRPFilter()
+		return h, nil
+	}
+	m, err := routes.New(routes.Config{Link: tun, Mark: o.mark, NATTPort: o.natt, Log: log, Guard: true})
+	if err != nil {
+		return nil, err
+	}
+	h.routes = m
+	return h, nil
+}
+
+// warnRPFilter names what would swallow inbound ESP when routes that others
+// made lead a peer's address into the TUN.
+func (h *hostNetwork) warnRPFilter() {
+	strict, err := routes.CheckRPFilter()
+	if err != nil || len(strict) == 0 {
+		return
+	}
+	h.log.Warn("strict reverse-path filtering drops ESP from a peer whose address is routed into the TUN; "+
+		"if there is one: sysctl -w net.ipv4.conf.LINK.rp_filter=2 (and .all)", "links", strict)
+}
+
+// follow makes routes and MTU what the databases want.
+func (h *hostNetwork) follow(policies *spd.DB, sas *sad.DB) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.followMTU(sas); err != nil {
+		return err
+	}
+	if h.routes == nil {
+		return nil
+	}
+	return h.routes.Apply(wanted(policies))
+}
+
+// followMTU sets the TUN's MTU to the path's less the largest overhead of the
+// loaded SAs. Without SAs it stays: a flush is most often half of a reload.
+func (h *hostNetwork) followMTU(sas *sad.DB) error {
+	if h.o.mtu != 0 {
+		return nil
+	}
+	mtu := 0
+	paths := map[netip.Addr]int{}
+	for sa := range sas.All() {
+		dst := sa.Spec().Dst
+		path, ok := paths[dst]
+		if !ok {
+			path = h.pathMTU(dst)
+			paths[dst] = path
+		}
+		if path > maxMTU {
+			continue // to ourselves, by the loopback device: an inbound SA
+		}
+		if inner := dataplane.InnerMTU(sa, path); mtu == 0 || inner < mtu {
+			mtu = inner
+		}
+	}
+	if mtu == 0 {
+		return nil
+	}
+	mtu = min(max(mtu, minMTU), maxMTU)
+	if mtu == h.mtu {
+		return nil
+	}
+	if err := routes.SetMTU(h.tun, mtu); err != nil {
+		return err
+	}
+	if mtu < minMTUIPv6 {
+		h.log.Warn("the TUN's MTU is too small for IPv6, which the kernel turns off on it", "mtu", mtu, "need", minMTUIPv6)
+	}
+	h.mtu = mtu
+	return nil
+}
+
+// pathMTU asks the kernel for the MTU towards a peer.
+func (h *hostNetwork) pathMTU(dst netip.Addr) int {
+	mtu, err := routes.PathMTU(dst, h.o.mark)
+	if err != nil {
+		return defaultMTU
+	}
+	return mtu
+}
+
+// wanted lists what outbound policies send into the TUN: the destinations of
+// those that protect and of those that discard. Exempt are destinations that an
+// earlier policy lets pass from everywhere: the detour would change nothing.
+func wanted(policies *spd.DB) (protect []routes.Route, exempt []netip.Prefix) {
+	for p := range policies.All() {
+		switch {
+		case p.Dir != spd.Out:
+		case p.Action != spd.None:
+			protect = append(protect, routes.Route{Dst: p.Sel.Dst, Src: p.Sel.Src})
+		case passesAll(p) && !covered(p.Sel.Dst, protect):
+			exempt = append(exempt, p.Sel.Dst)
+		}
+	}
+	return protect, exempt
+}
+
+func passesAll(p *spd.Policy) bool {
+	return p.Sel.Src.Bits() == 0 && p.Sel.Proto == spd.ProtoAny && p.Sel.SrcPort == 0 && p.Sel.DstPort == 0
+}
+
+func covered(dst netip.Prefix, protect []routes.Route) bool {
+	for _, r := range protect {
+		if r.Dst.Overlaps(dst) {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *hostNetwork) close() error {
+	if h.routes == nil {
+		return nil
+	}
+	return h.routes.Close()
+}

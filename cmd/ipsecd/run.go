@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+const defaultRunDir = "/run/ipsecd"
+
+// options are the flags of ipsecd run.
+type options struct {
+	files  []string
+	tun    string
+	mtu    int
+	addrs  []netip.Prefix
+	runDir string
+	natt   uint16
+	routes string
+	mark   uint32
+}
+
+func runCommand() *cobra.Command {
+	var o options
+	var addrs []string
+	cmd := &cobra.Command{
+		Use:   "run [-f FILE]...",
+		Short: "Run the daemon in the foreground until SIGTERM or SIGINT",
+		Long: `Makes a TUN device, loads setkey files, sends what their outbound policies
+protect through it, and listens for setkey on control.sock in the run directory.
+On SIGTERM or SIGINT it takes back every device, route and rule that it made.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.complete(addrs); err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return run(ctx, o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVarP(&o.files, "file", "f", nil, "setkey `FILE` to load before the first packet; may be given again")
+	f.StringVar(&o.tun, "tun", "ipsec%d", "`NAME` of the TUN device to make; %d stands for the first free number")
+	f.IntVar(&o.mtu, "mtu", 0, "MTU of the TUN (default: path MTU less the largest overhead of the loaded SAs)")
+	f.StringArrayVar(&addrs, "addr", nil, "address `PREFIX` to give the TUN, as 10.0.0.1/24; may be given again")
+	f.StringVar(&o.runDir, "run-dir", defaultRunDir, "`DIR` of control.sock")
+	f.Uint16Var(&o.natt, "natt", 4500, "local UDP `PORT` of encapsulated ESP; 0 for none")
+	f.StringVar(&o.routes, "routes", "auto", "auto: route what outbound policies protect into the TUN; off: leave routing alone")
+	f.Uint32Var(&o.mark, "mark", 0x6970, "fwmark `N` of the packets that ipsecd itself sends")
+	return cmd
+}
+
+// complete checks the flags and fills what they leave open.
+func (o *options) complete(addrs []string) error {
+	for _, a := range addrs {
+		p, err := parseAddr(a)
+		if err != nil {
+			return err
+		}
+		o.addrs = append(o.addrs, p)
+	}
+	switch {
+	case o.routes != "auto" && o.routes != "off":
+		return fmt.Errorf("--routes %s: it is auto or off", o.routes)
+	case o.mtu != 0 && (o.mtu < minMTU || o.mtu > maxMTU):
+		return fmt.Errorf("--mtu %d: it is from %d to %d", o.mtu, minMTU, maxMTU)
+	case o.mark == 0:
+		return fmt.Errorf("--mark 0: the mark tells our own packets from others and cannot be 0")
+	case o.tun == "":
+		return fmt.Errorf("--tun: the name is empty")
+	}
+	return nil
+}
+
+// parseAddr reads an address with or without a prefix length.
+func parseAddr(s string) (netip.Prefix, error) {
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return p, nil
+	}
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return netip.Prefix{}, fmt.Errorf("--addr %s: it is an address with a prefix length, as 10.0.0.1/24 or fd00::1/64", s)
+}
+
+// run is the life of the daemon.
+func run(ctx context.Context, o options) (err error) {
+	d, err := newDaemon(o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = d.close(err) }()
+	if err := d.open(); err != nil {
+		return err
+	}
+	return d.serve(ctx)
+}

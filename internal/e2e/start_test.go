@@ -1,0 +1,197 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+// What keeps ipsecd or setkey from starting is said in one line, with exit
+// status 1, and leaves nothing behind.
+func TestStartErrors(t *testing.T) {
+	a, _ := newPair(t)
+	before := a.network()
+	runDir := filepath.Join(a.dir, "run")
+	bad := a.file("bad.conf", "flush;\nadd 192.0.2.1 192.0.2.2 esp 0x1000 -E aes-gmc-16 0x00;\n")
+	clash := a.file("clash.conf", strings.Repeat("spdadd 10.1.0.0/16 10.2.0.0/16 any -P out discard;\n", 2))
+	a.start()
+	for _, c := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"second ipsecd", []string{ipsecd, "run", "--run-dir", runDir, "--tun", "tun1"}, "another ipsecd answers on " + a.socket()},
+		{"TUN name in use", []string{ipsecd, "run", "--run-dir", runDir + "2", "--tun", "tun0"}, "TUN name tun0 is in use"},
+		{"name of another link", []string{ipsecd, "run", "--run-dir", runDir + "2", "--tun", wireName}, "TUN name wire0 is in use"},
+		{"port in use", []string{ipsecd, "run", "--run-dir", runDir + "2", "--tun", "tun1"}, "UDP port 4500"},
+		{"no file", []string{ipsecd, "run", "--run-dir", runDir + "2", "-f", "/nonexistent"}, "/nonexistent"},
+		{"bad file", []string{ipsecd, "run", "--run-dir", runDir + "2", "-f", bad}, bad + ":2:"},
+		{"file that contradicts itself", []string{ipsecd, "run", "--run-dir", runDir + "2", "-f", clash}, clash + ":2:1"},
+		{"MTU", []string{ipsecd, "run", "--mtu", "10"}, "--mtu 10: it is from"},
+		{"address", []string{ipsecd, "run", "--addr", "10.0.0.300/8"}, "--addr 10.0.0.300/8"},
+		{"routes", []string{ipsecd, "run", "--routes", "perhaps"}, "--routes perhaps: it is auto or off"},
+		{"flag", []string{ipsecd, "run", "--colour"}, "--colour"},
+		{"dead socket", []string{setkey, "-S", filepath.Join(a.dir, "nobody"), "-D"}, "is it running?"},
+		{"setkey's bad file", []string{setkey, "-S", a.socket(), "-f", bad}, bad + ":2:"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			out, code := a.run(c.args[0], c.args[1:]...)
+			if code != 1 || !strings.Contains(out, c.want) || strings.Count(strings.TrimSpace(out), "\n") != 0 {
+				t.Errorf("exit %d, printed %q; want one line with %q", code, out, c.want)
+			}
+		})
+	}
+	if out := a.mustSetkey("-D"); out != "No SAD entries.\n" {
+		t.Errorf("the bad files left %q", out)
+	}
+	a.stop()
+	if after := a.network(); after != before {
+		t.Errorf("the network is not what it was:\n%s\nbut:\n%s", before, after)
+	}
+}
+
+// An ordinary user, and a machine without TUN, are told what is missing.
+func TestMissingPrivilege(t *testing.T) {
+	a, _ := newPair(t)
+	if os.Geteuid() != 0 {
+		t.Fatal("not root in its namespace")
+	}
+	os.Chmod(a.dir, 0o755)
+	out, code := a.runAs(65534, ipsecd, "run", "--run-dir", "/tmp/ipsecd-e2e-"+filepath.Base(a.dir))
+	defer os.RemoveAll("/tmp/ipsecd-e2e-" + filepath.Base(a.dir))
+	if code != 1 || !strings.Contains(out, "/dev/net/tun") && !strings.Contains(out, "CAP_NET_ADMIN") || strings.Count(strings.TrimSpace(out), "\n") != 0 {
+		t.Errorf("exit %d, printed %q; want one line that names what is missing", code, out)
+	}
+	t.Log(strings.TrimSpace(out))
+}
+
+// A clean end takes everything back, on either signal.
+func TestCleanEnd(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(signal.String(), func(t *testing.T) {
+			a, b := newPair(t)
+			before := a.network()
+			startTunnels(a, b, tunnels...)
+			if during := a.network(); during == before {
+				t.Fatal("the test does not see what ipsecd does to the network")
+			}
+			a.cmd.Process.Signal(signal)
+			if code := a.wait(); code != 0 {
+				t.Errorf("exit %d; log:\n%s", code, a.log)
+			}
+			if after := a.network(); after != before {
+				t.Errorf("the network is not what it was:\n%s\nbut:\n%s", before, after)
+			}
+			if _, err := os.Stat(a.socket()); err == nil {
+				t.Error("the socket is still there")
+			}
+		})
+	}
+}
+
+// After kill -9 the next start finds its way and leaves nothing either.
+func TestStartAfterKill(t *testing.T) {
+	a, b := newPair(t)
+	before := a.network()
+	tun := tunnels[0]
+	fileA, _ := startTunnels(a, b, tun)
+	a.kill()
+	a.start(append(addrs("A", tun), "-f", fileA)...)
+	b.mustSetkey("-f", filepath.Join(b.dir, "setkey.conf")) // a new window for new numbers
+	if !ask(t, a, b, tun.innerA, tun.innerB, patience) {
+		t.Error("no answer after the restart")
+	}
+	a.stop()
+	if after := a.network(); after != before {
+		t.Errorf("the network is not what it was:\n%s\nbut:\n%s", before, after)
+	}
+}
+
+// Strict reverse-path filtering looks the sender of inbound ESP up in our
+// table, where the peer's own address is protected.
+func TestStrictReversePath(t *testing.T) {
+	for _, port := range []string{"", "[4500]"} {
+		t.Run("ports "+port, func(t *testing.T) {
+			a, b := newPair(t)
+			for _, h := range []*host{a, b} {
+				for _, conf := range []string{"all", wireName} {
+					if err := h.ns.Do(func() error {
+						return os.WriteFile("/proc/sys/net/ipv4/conf/"+conf+"/rp_filter", []byte("1"), 0)
+					}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			// Everything is protected, the peer's own address with it.
+			tun := tunnel{"", "198.51.100.1", "198.51.100.2", "10.1.1.1", "10.2.1.1", port, gcm, 1}
+			everything := func(end, own, peer string) string {
+				return script(end, tun) + "spdadd 0.0.0.0/0 0.0.0.0/0 any -P out ipsec esp/tunnel/" + own + "-" + peer + "/unique:1;\n"
+			}
+			a.neighbours(b)
+			a.start("--addr", tun.innerA, "-f", a.file("setkey.conf", everything("A", tun.outerA, tun.outerB)))
+			b.start("--addr", tun.innerB, "-f", b.file("setkey.conf", everything("B", tun.outerB, tun.outerA)))
+			if !ask(t, a, b, tun.innerA, tun.innerB, patience) {
+				t.Errorf("no answer; logs:\n%s\n%s", a.log, b.log)
+			}
+		})
+	}
+}
+
+// neighbours tells both hosts the other's link address: strict filtering would
+// not let them answer ARP from an address that is protected.
+func (h *host) neighbours(other *host) {
+	h.Helper()
+	macs := map[*host]netlink.Link{}
+	for _, x := range []*host{h, other} {
+		if err := x.ns.Do(func() (err error) {
+			macs[x], err = netlink.LinkByName(wireName)
+			return err
+		}); err != nil {
+			h.Fatal(err)
+		}
+	}
+	for x, peer := range map[*host]*host{h: other, other: h} {
+		ip := map[string]string{"A": "198.51.100.1", "B": "198.51.100.2"}[peer.name]
+		if out, code := x.run("ip", "neigh", "replace", ip, "lladdr", macs[peer].Attrs().HardwareAddr.String(), "dev", wireName); code != 0 {
+			h.Fatal(out)
+		}
+	}
+}
+
+// network is the state of links, addresses, rules and routes as text.
+func (h *host) network() string {
+	h.Helper()
+	var all []string
+	for _, args := range [][]string{
+		{"-o", "link"}, {"-4", "rule"}, {"-6", "rule"},
+		{"-4", "route", "show", "table", "all"}, {"-6", "route", "show", "table", "all"},
+	} {
+		out, code := h.run("ip", args...)
+		if code != 0 {
+			h.Fatalf("ip %v: %s", args, out)
+		}
+		all = append(all, out)
+	}
+	return strings.Join(all, "")
+}
+
+// runAs is run as another user.
+func (h *host) runAs(uid uint32, name string, args ...string) (string, int) {
+	h.Helper()
+	var out output
+	cmd := h.ns.Command(h.Context(), name, args...)
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := h.ns.Start(cmd); err != nil {
+		h.Fatal(err)
+	}
+	done := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	defer done.Stop()
+	cmd.Wait()
+	return out.String(), cmd.ProcessState.ExitCode()
+}
