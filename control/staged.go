@@ -163,12 +163,5 @@ func (e *Engine) publishSA(sa *sad.SA) {
 	if other, shared := e.keys.remember(spec); shared {
 		e.cfg.Log.Warn("two SAs use the same key; give each its own", "sa", name(spec.ID), "other_spi", other)
 	}
-	if e.cfg.SAD.Get(spec.ID) != nil {
-		if _, err := e.cfg.SAD.Delete(spec.ID); err != nil {
-			e.cfg.Log.Error("an SA did not go", "sa", name(spec.ID), "err", err)
-		}
-	}
-	if err := e.cfg.SAD.Add(sa); err != nil {
-		e.cfg.Log.Error("an SA was not added", "sa", name(spec.ID), "err", err)
-	}
+	e.cfg.SAD.Replace(sa)
 }

@@ -85,25 +85,43 @@ func (w *Inside) handle(b *packet.Burst) {
 	case e.sa == nil:
 		w.e.Drops.Add(packet.NoSA, b.Len())
 	default:
-		w.protect(e.sa, b, now)
+		w.protect(e, b, now)
 	}
 }
 
-// protect seals the packets of b under sa and sends them.
-func (w *Inside) protect(sa *sad.SA, b *packet.Burst, now int64) {
-	out := w.wires.forSA(sa)
-	if out == nil {
-		w.e.Drops.Add(packet.NoLink, b.Len())
-		return
-	}
+// protect seals the packets of b under the SA of their flow and sends them. The
+// SA may be replaced meanwhile: then the rest goes under its successor.
+func (w *Inside) protect(e *flowEntry, b *packet.Burst, now int64) {
 	for k := 0; k < b.Len(); {
-		g := sa.Reserve(b.Len() - k)
-		if g.N == 0 {
-			w.e.Drops.Add(packet.SeqExhausted, b.Len()-k)
+		out := w.wires.forSA(e.sa)
+		if out == nil {
+			w.e.Drops.Add(packet.NoLink, b.Len()-k)
 			return
 		}
-		k += w.sealAndSend(sa, g, b, k, out, now)
+		g := e.sa.Reserve(b.Len() - k)
+		if g.N == 0 {
+			if d := w.without(e); d != packet.Kept {
+				w.e.Drops.Add(d, b.Len()-k)
+				return
+			}
+			continue
+		}
+		k += w.sealAndSend(e.sa, g, b, k, out, now)
 	}
+}
+
+// without looks for another SA for a flow whose SA grants nothing any more. Kept
+// says that e has one.
+func (w *Inside) without(e *flowEntry) packet.Drop {
+	if !e.sa.Retired() {
+		return packet.SeqExhausted
+	}
+	next := outboundSA(w.e.SAD, e.policy)
+	if next == nil || next == e.sa {
+		return packet.NoSA
+	}
+	e.sa = next
+	return packet.Kept
 }
 
 // sealAndSend uses up a grant for packets of b from k on, and returns how many

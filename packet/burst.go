@@ -146,14 +146,41 @@ func (b *Burst) Split(payload []byte, size int) bool {
 
 // Classify fills H and checks the lengths that a burst claims.
 func (b *Burst) Classify() Drop {
-	if b.Seg == Lone {
-		n, d := IPLength(b.Head)
-		if d == Kept && n != len(b.Head) {
-			d = BadLength
-		}
-		if d != Kept {
-			return d
-		}
+	if b.Seg != Lone {
+		return b.classifyShared()
+	}
+	n, d := IPLength(b.Head)
+	if d == Kept && n != len(b.Head) {
+		d = BadLength
+	}
+	if d != Kept {
+		return d
 	}
 	return b.H.Classify(b.Head)
+}
+
+// classifyShared is Classify of headers that several packets share: Head ends
+// with the header that tells them apart, which CopyPacket writes to.
+func (b *Burst) classifyShared() Drop {
+	n, d := headerLength(b.Head)
+	if d == Kept && n > len(b.Head) {
+		d = Truncated
+	}
+	if d != Kept {
+		return d
+	}
+	if d := b.H.Classify(b.Head); d != Kept {
+		return d
+	}
+	proto, l4, csum := uint8(ProtoUDP), UDPHeaderLen, 6
+	if b.Seg == TCP {
+		proto, l4, csum = ProtoTCP, TCPHeaderLen, 16
+	}
+	if b.H.Proto != proto || b.H.Fragment || len(b.Head) < b.H.L4+l4 {
+		return BadLength
+	}
+	if b.Partial && (b.CsumStart != b.H.L4 || b.CsumOff != csum) {
+		return BadLength
+	}
+	return Kept
 }

@@ -13,8 +13,8 @@ const maxIP = 65535
 // kernel's segmentation would take apart into the same packets again: nothing
 // but lengths, sequence, IPv4 ID and checksum may differ.
 //
-// A packet joins only after its own checksum verified, because the kernel
-// trusts the checksum of a burst; all others go alone, as they are.
+// A packet joins only after its own checksums verified, because those of a
+// burst are made anew; all others go alone, as they are.
 type Coalescer struct {
 	UDP bool // join UDP datagrams too: the device takes them (Linux 6.2)
 
@@ -94,8 +94,9 @@ func (c *Coalescer) Join(pkt []byte, h *Headers) bool {
 }
 
 // joinable returns the length of the headers if the packet can be part of a
-// burst, else 0: plain IP without options, TCP with ACK and at most PSH or
-// UDP with a checksum, some payload, and a checksum that verifies.
+// burst, else 0: plain IP without options, TCP with ACK, at most PSH and no
+// urgent pointer or UDP with a checksum, some payload, and checksums that
+// verify.
 func (c *Coalescer) joinable(pkt []byte, h *Headers) int {
 	fixed := IPv6HeaderLen
 	if h.V == 4 {
@@ -104,10 +105,13 @@ func (c *Coalescer) joinable(pkt []byte, h *Headers) int {
 	if h.Fragment || h.L4 != fixed {
 		return 0
 	}
+	if h.V == 4 && Checksum(pkt[:fixed], 0) != 0 {
+		return 0
+	}
 	l4, n := pkt[h.L4:], 0
 	switch {
 	case h.Proto == ProtoTCP && len(l4) >= TCPHeaderLen:
-		if l4[13]&^tcpPSH != tcpACK || l4[12]>>4 < 5 {
+		if l4[13]&^tcpPSH != tcpACK || l4[18]|l4[19] != 0 || l4[12]>>4 < 5 {
 			return 0
 		}
 		n = int(l4[12]>>4) * 4

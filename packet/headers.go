@@ -44,6 +44,28 @@ type Headers struct {
 // have. It is at most len(b) when Kept is returned; b may be longer (RFC 4303
 // 2.7: traffic flow confidentiality padding stands behind the packet).
 func IPLength(b []byte) (int, Drop) {
+	hlen, d := headerLength(b)
+	if d != Kept {
+		return 0, d
+	}
+	n := IPv6HeaderLen
+	if b[0]>>4 == 4 {
+		n = int(binary.BigEndian.Uint16(b[2:]))
+	} else {
+		n += int(binary.BigEndian.Uint16(b[4:]))
+	}
+	if n < hlen {
+		return 0, BadLength
+	}
+	if n > len(b) {
+		return 0, Truncated
+	}
+	return n, Kept
+}
+
+// headerLength is that of the IP header at the start of b, of which the fixed
+// part is there.
+func headerLength(b []byte) (int, Drop) {
 	if len(b) < 1 {
 		return 0, Truncated
 	}
@@ -52,23 +74,16 @@ func IPLength(b []byte) (int, Drop) {
 		if len(b) < IPv4HeaderLen {
 			return 0, Truncated
 		}
-		hlen, n := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
-		if hlen < IPv4HeaderLen || n < hlen {
+		n := int(b[0]&15) * 4
+		if n < IPv4HeaderLen {
 			return 0, BadLength
-		}
-		if n > len(b) {
-			return 0, Truncated
 		}
 		return n, Kept
 	case 6:
 		if len(b) < IPv6HeaderLen {
 			return 0, Truncated
 		}
-		n := IPv6HeaderLen + int(binary.BigEndian.Uint16(b[4:]))
-		if n > len(b) {
-			return 0, Truncated
-		}
-		return n, Kept
+		return IPv6HeaderLen, Kept
 	}
 	return 0, BadVersion
 }

@@ -95,10 +95,11 @@ func (m *memory) attach(sa *SA, now uint64) {
 	delete(m.seqs, f)
 }
 
-// detach takes leave of an SA. A key that nothing was sent under is forgotten.
+// detach takes leave of an SA and retires it: what it granted until now is all
+// it ever will. A key that nothing was sent under is forgotten.
 func (m *memory) detach(sa *SA) {
 	sa.iv.used--
-	seq := sa.seq.Load()
+	seq := sa.retire()
 	if seq > 0 {
 		m.seqs[m.seqOf(sa)] = seq
 		sa.iv.sent = true

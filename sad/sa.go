@@ -17,6 +17,10 @@ var ErrSpec = errors.New("invalid SA")
 // maxSeq is the last sequence number without ESN (RFC 4303 3.3.3).
 const maxSeq = math.MaxUint32
 
+// retiredBit in SA.seq stops Reserve for good. It shares the word with the
+// number, so that who deletes an SA learns the last number ever granted.
+const retiredBit = 1 << 63
+
 // SA is one security association: what was said of it, ready to use.
 //
 // Locks: [I] immutable once NewSA returned, [A] set by DB.Add before the SA is
@@ -30,7 +34,7 @@ type SA struct {
 
 	Window replay.Window // [a] of received sequence numbers
 
-	seq   atomic.Uint64 // [a] last sequence number sent
+	seq   atomic.Uint64 // [a] last sequence number sent, and retiredBit
 	iv    *ivCounter    // [A] of the key, shared by all SAs that have it
 	ivDir uint64        // [I] bit 63 of every IV
 
@@ -85,7 +89,7 @@ func (sa *SA) Spec() *Spec { return &sa.spec }
 // Usage returns the counters. They are read one by one, not at one instant.
 func (sa *SA) Usage() Usage {
 	return Usage{
-		Seq:      max(sa.seq.Load(), sa.Window.Top()),
+		Seq:      max(sa.seq.Load()&^retiredBit, sa.Window.Top()),
 		Packets:  sa.packets.Load(),
 		Bytes:    sa.bytes.Load(),
 		FirstUse: sa.first.Load(),
@@ -102,20 +106,27 @@ type Grant struct {
 }
 
 // Reserve grants sequence numbers and IVs for up to n packets. The grant may
-// be smaller, and is empty once the numbers are used up: then the SA needs
-// another key. What is granted is never granted again. Only for an SA that DB.Add took.
+// be smaller, and is empty once the SA is Retired or the numbers are used up:
+// then it needs another key. What is granted is never granted again. Only for an
+// SA that a DB took.
 func (sa *SA) Reserve(n int) Grant {
 	for {
 		last := sa.seq.Load()
-		m := min(uint64(n), maxSeq-last)
-		if m == 0 {
+		if n <= 0 || last >= maxSeq {
 			return Grant{}
 		}
+		m := min(uint64(n), maxSeq-last)
 		if sa.seq.CompareAndSwap(last, last+m) {
 			return Grant{Seq: last + 1, IV: sa.ivDir | sa.iv.take(m), N: int(m)}
 		}
 	}
 }
+
+// Retired reports whether the SA was deleted or replaced.
+func (sa *SA) Retired() bool { return sa.seq.Load()&retiredBit != 0 }
+
+// retire stops Reserve and returns the last number granted.
+func (sa *SA) retire() uint64 { return sa.seq.Or(retiredBit) &^ retiredBit }
 
 // Count adds a burst to the counters; now is in Unix seconds.
 func (sa *SA) Count(packets, octets int, now int64) {

@@ -115,19 +115,40 @@ func (db *DB) Add(sa *SA) error {
 	if db.Lookup(sa.spec.SPI, sa.spec.Proto, &sa.Dst) != nil {
 		return ErrExists
 	}
+	db.publish(sa)
+	db.gen.Add(1)
+	return nil
+}
+
+// Replace publishes sa in the place of the SA with its ID, if there is one.
+// There is no moment without an SA of that ID, and none in which both grant
+// sequence numbers.
+func (db *DB) Replace(sa *SA) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	old := db.Lookup(sa.spec.SPI, sa.spec.Proto, &sa.Dst)
+	if old != nil {
+		db.memory.detach(old)
+	}
+	db.publish(sa)
+	if old != nil {
+		db.unpublish(old)
+	}
+	db.gen.Add(1)
+}
+
+func (db *DB) publish(sa *SA) {
 	db.memory.attach(sa, uint64(db.now().UnixNano()))
 	db.link(sa)
 	insert(&db.bySPI, db.tag(sa), sa)
 	if p := db.findPair(sa.spec.Proto, &sa.Src, &sa.Dst); p != nil {
 		sas := append([]*SA{sa}, *p.sas.Load()...)
 		p.sas.Store(&sas)
-	} else {
-		p = &pair{src: sa.Src, dst: sa.Dst, proto: sa.spec.Proto}
-		p.sas.Store(&[]*SA{sa})
-		insert(&db.pairs, db.hash(uint64(p.proto), 0, &p.src, &p.dst), p)
+		return
 	}
-	db.gen.Add(1)
-	return nil
+	p := &pair{src: sa.Src, dst: sa.Dst, proto: sa.spec.Proto}
+	p.sas.Store(&[]*SA{sa})
+	insert(&db.pairs, db.hash(uint64(p.proto), 0, &p.src, &p.dst), p)
 }
 
 // Get returns the SA with an ID, or nil.
@@ -171,6 +192,10 @@ func (db *DB) Flush(proto uint8) int {
 
 func (db *DB) remove(sa *SA) {
 	db.memory.detach(sa)
+	db.unpublish(sa)
+}
+
+func (db *DB) unpublish(sa *SA) {
 	db.unlink(sa)
 	db.bySPI.Load().remove(db.tag(sa), sa)
 	p := db.findPair(sa.spec.Proto, &sa.Src, &sa.Dst)

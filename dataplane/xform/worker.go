@@ -30,7 +30,7 @@ type Worker struct {
 	}
 }
 
-// NewWorker returns a worker. Its first IPv4 ID is seed, or 1.
+// NewWorker returns a worker whose IPv4 IDs count up from the one behind seed.
 func NewWorker(seed uint16) *Worker { return &Worker{id: seed} }
 
 // cipher returns what seals and opens under sa here.
