@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"ipsecd/crypto"
@@ -136,6 +137,7 @@ func outbound() map[packet.Drop][][]byte {
 		packet.BadLength:     {edit(good, 3, good[3]-1)},
 		packet.PolicyDiscard: {good, udp4("10.1.3.1", "10.2.3.1", 40)},
 		packet.NoSA:          {good, udp4("10.1.5.1", "10.2.5.1", 40)},
+		packet.NotUnicast:    {good, udp4("10.9.9.9", "224.0.0.251", 40)},
 		packet.TTLExceeded:   {good, edit(udp4("10.1.4.1", "10.2.4.1", 40), 8, 1)},
 	}
 }
@@ -189,6 +191,12 @@ func TestDrops(t *testing.T) {
 		})
 	}
 	good := udp4("10.1.0.1", "10.2.0.1", 40)
+	t.Run("link/other port", func(t *testing.T) {
+		e := newTestEngine(t)
+		e.load(t, strings.ReplaceAll(hostA, "192.0.2.1[4500]", "192.0.2.1[4501]"))
+		sealed, _ := e.send(udp4("10.1.2.1", "10.2.2.1", 40))
+		check(t, e, packet.NoLink, len(sealed), 0)
+	})
 	for d, w := range map[packet.Drop]dataplane.Wires{
 		packet.NoLink:     {},
 		packet.TooBig:     {Raw4: refuses{err: link.ErrTooBig}},

@@ -52,6 +52,7 @@ type Engine struct {
 type Wires struct {
 	Raw4, Raw6       link.Outside // protocol 50
 	UDP4, UDP6       link.Outside // UDP encapsulation
+	UDPPort          uint16       // that UDP4 and UDP6 send from
 	Bypass4, Bypass6 link.Outside // any protocol, for what no SA protects
 }
 

@@ -118,7 +118,7 @@ func (e *testEngine) send(pkts ...[]byte) (sealed, clear [][]byte) {
 	host.Close()
 	w, b := link.MemoryOutside{Memory: wire}, link.MemoryOutside{Memory: bypass}
 	e.NewInside(link.MemoryInside{Memory: host}, dataplane.Wires{
-		Raw4: w, Raw6: w, UDP4: w, UDP6: w, Bypass4: b, Bypass6: b,
+		Raw4: w, Raw6: w, UDP4: w, UDP6: w, UDPPort: 4500, Bypass4: b, Bypass6: b,
 	}).Run()
 	return wire.Written(), bypass.Written()
 }

@@ -29,7 +29,11 @@ type Inside struct {
 }
 
 // wireWriters is this worker's end of Wires.
-type wireWriters struct{ raw4, raw6, udp4, udp6, bypass4, bypass6 link.PacketWriter }
+type wireWriters struct {
+	raw4, raw6, udp4, udp6, bypass4, bypass6 link.PacketWriter
+
+	port uint16
+}
 
 // NewInside returns a worker that reads from one queue of the host's side.
 func (e *Engine) NewInside(from link.Inside, w Wires) *Inside {
@@ -38,6 +42,7 @@ func (e *Engine) NewInside(from link.Inside, w Wires) *Inside {
 		wires: wireWriters{
 			raw4: writerOf(w.Raw4), raw6: writerOf(w.Raw6), udp4: writerOf(w.UDP4), udp6: writerOf(w.UDP6),
 			bypass4: writerOf(w.Bypass4), bypass6: writerOf(w.Bypass6),
+			port: w.UDPPort,
 		},
 	}
 }
@@ -148,7 +153,8 @@ func (w *Inside) sealAndSend(sa *sad.SA, g sad.Grant, b *packet.Burst, k int, ou
 }
 
 // bypass sends the packets of b on as they are, by the route they would have
-// had.
+// had. What is bound for the TUN's own link stays there: on another it would be
+// a stranger, and by the TUN it would come back.
 func (w *Inside) bypass(b *packet.Burst) {
 	out := w.wires.bypass4
 	if b.H.V == 6 {
@@ -156,6 +162,10 @@ func (w *Inside) bypass(b *packet.Burst) {
 	}
 	if out == nil {
 		w.e.Drops.Add(packet.NoLink, b.Len())
+		return
+	}
+	if !b.H.Dst.Unicast() {
+		w.e.Drops.Add(packet.NotUnicast, b.Len())
 		return
 	}
 	if w.e.Hop && !packet.DecrementTTL(b.Head) {
@@ -195,6 +205,8 @@ func (w *wireWriters) forSA(sa *sad.SA) link.PacketWriter {
 	s := sa.Spec()
 	encap := s.Encap != (sad.Encap{})
 	switch {
+	case encap && s.Encap.SrcPort != w.port:
+		return nil
 	case s.Dst.Is4() && encap:
 		return w.udp4
 	case s.Dst.Is4():

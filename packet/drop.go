@@ -24,6 +24,7 @@ const (
 	SeqExhausted  // RFC 4303 3.3.3: the sequence number would wrap
 	TooBig        // longer than the path, or a datagram, can carry
 	NoLink        // no socket for this family or encapsulation
+	NotUnicast    // to pass as it is, but bound for one link: multicast, broadcast, link-local
 	TTLExceeded   // passed as it is, its TTL ran out: most likely a routing loop
 	SendFailed    // the kernel refused to send it
 
@@ -57,6 +58,7 @@ var drops = [NumDrops]struct{ name, help string }{
 	SeqExhausted:  {"seq-exhausted", "the SA has used all its sequence numbers; it needs a new key"},
 	TooBig:        {"too-big", "the packet is longer than the path or a datagram can carry"},
 	NoLink:        {"no-link", "there is no socket for this family or encapsulation port"},
+	NotUnicast:    {"not-unicast", "no policy protects the packet, and multicast, broadcast and link-local ones stay on their link"},
 	TTLExceeded:   {"ttl-exceeded", "a packet that no policy protects ran out of TTL; does its route lead into the TUN?"},
 	SendFailed:    {"send-failed", "the kernel refused to send the packet"},
 	NotESP:        {"not-esp", "the packet is not of a protocol that this socket is for"},

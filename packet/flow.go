@@ -25,6 +25,15 @@ func AddrFrom4(b []byte) (a Addr) {
 	return a
 }
 
+// Unicast reports whether packets to a may cross a router: not multicast,
+// broadcast or link-local (RFC 4291 2.5.6 and 2.7, RFC 3927, RFC 1112), nor the
+// unspecified address.
+func (a *Addr) Unicast() bool {
+	n := netip.AddrFrom16(*a).Unmap()
+	limited := n == netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	return !(limited || n.IsMulticast() || n.IsLinkLocalUnicast() || n.IsUnspecified())
+}
+
 // Flow is what policies select by: addresses, upper-layer protocol and ports.
 // It is comparable and holds no pointer.
 //
@@ -37,6 +46,20 @@ type Flow struct {
 	Proto            uint8 // upper-layer protocol, after IPv6 extension headers
 	V                uint8 // 4 or 6
 	Opaque           bool
+}
+
+// ProtoHidden reports whether Proto is not that of the flow: of a fragment that
+// is not the first, whose fragment header names another extension header, which
+// is in the first.
+func (f *Flow) ProtoHidden() bool {
+	if !f.Opaque || f.V != 6 {
+		return false
+	}
+	switch f.Proto {
+	case ProtoHopByHop, ProtoRouting, ProtoFragment, ProtoDstOpts:
+		return true
+	}
+	return false
 }
 
 // Hash mixes the flow with a seed, for tables of the caller's own. It is not

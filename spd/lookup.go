@@ -43,7 +43,8 @@ func addrKey(a packet.Addr, v4 bool) key {
 // the fragment may belong to a flow that this policy protects, and must not
 // pass in clear because its ports cannot be seen. None and Discard with ports
 // leave it to the policies behind them, since to guess there would let through,
-// or lose, fragments of other flows.
+// or lose, fragments of other flows. The same goes for the protocol where that
+// cannot be seen either (packet.Flow.ProtoHidden).
 //
 // It takes no lock and does not allocate. Its cost grows with the number of
 // prefixes in the table that hold f's addresses, at worst the product of both
@@ -112,7 +113,7 @@ func (s *search) opaque(t *upperTrie) {
 		return
 	}
 	if p := t.val; p != nil {
-		if p.selectsOpaque(s.flow.Proto) {
+		if p.selectsOpaque(s.flow) {
 			s.found, s.first = p, t.first
 		}
 		return
@@ -121,9 +122,9 @@ func (s *search) opaque(t *upperTrie) {
 	s.opaque(t.child[1])
 }
 
-func (p *Policy) selectsOpaque(proto uint8) bool {
-	if p.Sel.Proto != ProtoAny && p.Sel.Proto != proto {
-		return false
+func (p *Policy) selectsOpaque(f *packet.Flow) bool {
+	if p.Sel.Proto != ProtoAny && p.Sel.Proto != f.Proto {
+		return p.Action == IPsec && f.ProtoHidden()
 	}
 	return p.Action == IPsec || p.Sel.SrcPort == 0 && p.Sel.DstPort == 0
 }

@@ -56,7 +56,7 @@ func drawFlow(t *rapid.T) packet.Flow {
 	v4 := rapid.Bool().Draw(t, "v4")
 	f := packet.Flow{
 		Src: packet.AddrFrom(drawAddr(t, v4)), Dst: packet.AddrFrom(drawAddr(t, v4)), V: 6,
-		Proto:  rapid.SampledFrom([]uint8{tcp, udp, 0, 255}).Draw(t, "proto"),
+		Proto:  rapid.SampledFrom([]uint8{tcp, udp, 0, 60, 255}).Draw(t, "proto"),
 		Opaque: rapid.IntRange(0, 3).Draw(t, "opaque") == 0,
 	}
 	if v4 {

@@ -83,7 +83,7 @@ func selects(p *spd.Policy, f *packet.Flow) bool {
 		return false
 	}
 	if s.Proto != spd.ProtoAny && s.Proto != f.Proto {
-		return false
+		return p.Action == spd.IPsec && f.ProtoHidden()
 	}
 	if s.SrcPort == 0 && s.DstPort == 0 {
 		return true
