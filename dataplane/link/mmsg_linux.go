@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -22,12 +23,34 @@ type mmsghdr struct {
 // socket is a non-blocking socket under the runtime's poller.
 type socket struct {
 	file *os.File
-	raw  syscall.RawConn
+	raw  pollConn
+}
+
+// pollConn waits for a descriptor, and says os.ErrClosed when it is gone. The
+// runtime's own RawConn says so in an error of its own that nobody can compare.
+type pollConn struct {
+	conn   syscall.RawConn
+	closed *atomic.Bool
+}
+
+func newPollConn(f *os.File) (pollConn, error) {
+	conn, err := f.SyscallConn()
+	return pollConn{conn, new(atomic.Bool)}, err
+}
+
+func (c pollConn) Read(f func(fd uintptr) bool) error  { return c.check(c.conn.Read(f)) }
+func (c pollConn) Write(f func(fd uintptr) bool) error { return c.check(c.conn.Write(f)) }
+
+func (c pollConn) check(err error) error {
+	if err != nil && c.closed.Load() {
+		return os.ErrClosed
+	}
+	return err
 }
 
 func newSocket(fd int, name string) (*socket, error) {
 	file := os.NewFile(uintptr(fd), name)
-	raw, err := file.SyscallConn()
+	raw, err := newPollConn(file)
 	if err != nil {
 		file.Close()
 		return nil, err
@@ -35,12 +58,15 @@ func newSocket(fd int, name string) (*socket, error) {
 	return &socket{file, raw}, nil
 }
 
-func (s *socket) Close() error { return s.file.Close() }
+func (s *socket) Close() error {
+	s.raw.closed.Store(true)
+	return s.file.Close()
+}
 
 // receiver reads batches of messages by recvmmsg. Its function is made once,
 // so that a call allocates nothing.
 type receiver struct {
-	raw   syscall.RawConn
+	raw   pollConn
 	hdrs  []mmsghdr
 	iovs  []unix.Iovec
 	bufs  [][]byte
@@ -113,7 +139,7 @@ func (r *receiver) control(i int, f func(level, kind int32, data []byte)) {
 
 // sender writes batches of messages by sendmmsg.
 type sender struct {
-	raw  syscall.RawConn
+	raw  pollConn
 	hdrs []mmsghdr
 	iovs []unix.Iovec
 	name unix.RawSockaddrInet6 // large enough for both families

@@ -21,8 +21,9 @@ const ipv6FlowInfo = 11
 // (IP_HDRINCL, IPV6_HDRINCL).
 type rawSocket struct {
 	*socket
-	r  *receiver
-	v6 bool
+	r     *receiver
+	v6    bool
+	proto uint8
 
 	head    []byte // that cmsg6 fills
 	onCmsg6 func(level, kind int32, data []byte)
@@ -61,7 +62,7 @@ func openRaw(v6 bool, proto int, mark uint32, receive bool) (*rawSocket, error) 
 	if err != nil {
 		return nil, err
 	}
-	raw := &rawSocket{socket: s, v6: v6}
+	raw := &rawSocket{socket: s, v6: v6, proto: uint8(proto)}
 	if !receive {
 		return raw, nil
 	}
@@ -95,7 +96,7 @@ func (s *rawSocket) Read(bs []packet.Burst) (int, error) {
 func (s *rawSocket) rebuild6(i int) []byte {
 	n := packet.IPv6HeaderLen + int(s.r.hdrs[i].n)
 	pkt := s.r.bufs[i][:n]
-	h := packet.IPv6{Next: packet.ProtoESP, Src: s.r.names[i].Addr}
+	h := packet.IPv6{Next: s.proto, Src: s.r.names[i].Addr}
 	h.Put(pkt, n)
 	s.head = pkt
 	s.r.control(i, s.onCmsg6)

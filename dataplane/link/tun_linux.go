@@ -28,7 +28,7 @@ const (
 // UDP trains and unfinished checksums pass both ways.
 type tunDevice struct {
 	dev tun.Device
-	raw syscall.RawConn
+	raw pollConn
 	udp bool // the kernel takes UDP trains
 
 	buf  []byte
@@ -61,19 +61,18 @@ func OpenTUN(name string) (TUN, error) {
 		return nil, tunMakeError(name, err)
 	}
 	dev, _, err := tun.CreateUnmonitoredTUNFromFD(fd)
-	if err != nil {
-		unix.Close(fd)
+	if err != nil { // the library has a file of fd by now, whose finalizer closes it
 		return nil, fmt.Errorf("TUN %s: %w", name, err)
 	}
 	t := &tunDevice{dev: dev, buf: make([]byte, virtioLen+maxIP+1)}
-	if t.raw, err = dev.File().SyscallConn(); err != nil {
+	if t.raw, err = newPollConn(dev.File()); err != nil {
 		dev.Close()
 		return nil, err
 	}
 	// The library has asked for these offloads already and does not tell
 	// whether it got them.
 	const offloads = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_USO4 | unix.TUN_F_USO6
-	t.raw.Control(func(fd uintptr) { t.udp = unix.IoctlSetInt(int(fd), unix.TUNSETOFFLOAD, offloads) == nil })
+	t.raw.conn.Control(func(fd uintptr) { t.udp = unix.IoctlSetInt(int(fd), unix.TUNSETOFFLOAD, offloads) == nil })
 	t.call = t.read
 	return t, nil
 }
@@ -91,7 +90,7 @@ func tunOpenError(err error) error {
 func tunMakeError(name string, err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("no permission to make TUN %s: CAP_NET_ADMIN is missing; run as root or grant it", name)
+		return fmt.Errorf("no permission to make a TUN: CAP_NET_ADMIN is missing; run as root or grant it")
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
 		return fmt.Errorf("TUN name %s is in use; choose another by --tun", name)
 	case errors.Is(err, unix.EINVAL):
@@ -108,7 +107,10 @@ func (t *tunDevice) Name() string {
 	return name
 }
 
-func (t *tunDevice) Close() error { return t.dev.Close() }
+func (t *tunDevice) Close() error {
+	t.raw.closed.Store(true)
+	return t.dev.Close()
+}
 
 func (t *tunDevice) read(fd uintptr) bool {
 	t.n, t.err = unix.Read(int(fd), t.buf)
@@ -139,7 +141,7 @@ func (t *tunDevice) Writer() BurstWriter {
 func (t *tunDevice) TakesUDP() bool { return t.udp }
 
 type tunWriter struct {
-	raw  syscall.RawConn
+	raw  pollConn
 	iovs []unix.Iovec
 	vnet [virtioLen]byte
 

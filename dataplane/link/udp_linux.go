@@ -156,9 +156,12 @@ func (w *udpWriter) Write(pkts [][]byte) (int, error) {
 	for sent < len(pkts) {
 		n := w.train(pkts[sent:])
 		err := w.sendTrain(pkts[sent : sent+n])
-		if err != nil && n > 1 && noSegmentation(err) {
-			w.gso = 1
-			continue
+		if err != nil && n > 1 && maybeSegmentation(err) {
+			// The train or its datagrams? Its first alone tells.
+			n = 1
+			if err = w.sendTrain(pkts[sent : sent+1]); err == nil {
+				w.gso = 1
+			}
 		}
 		if err != nil {
 			return sent, err
@@ -168,8 +171,9 @@ func (w *udpWriter) Write(pkts [][]byte) (int, error) {
 	return sent, nil
 }
 
-// noSegmentation is how the kernel says that a device cannot do UDP_SEGMENT.
-func noSegmentation(err error) bool { return err == unix.EIO || err == unix.EINVAL }
+// maybeSegmentation is how the kernel says, among other things, that a device
+// cannot do UDP_SEGMENT.
+func maybeSegmentation(err error) bool { return err == unix.EIO || err == unix.EINVAL }
 
 // train is how many of pkts go in one call: datagrams of one size, the last
 // may be shorter, no more than one IP packet holds.

@@ -3,6 +3,7 @@ package link
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"ipsecd/packet"
@@ -111,7 +112,7 @@ func TestFromVirtio(t *testing.T) {
 			for _, s := range b.Segs {
 				segs = append(segs, len(s))
 			}
-			if !equal(segs, tt.segs) || b.Partial != (tt.v.flags == sum) {
+			if !slices.Equal(segs, tt.segs) || b.Partial != (tt.v.flags == sum) {
 				t.Errorf("segments of %v, want %v; partial %v", segs, tt.segs, b.Partial)
 			}
 			if whole := append(bytes.Clone(b.Head), bytes.Join(b.Segs, nil)...); !bytes.Equal(whole, tt.pkt) {
@@ -119,18 +120,6 @@ func TestFromVirtio(t *testing.T) {
 			}
 		})
 	}
-}
-
-func equal(a, b []int) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 func TestPutVirtio(t *testing.T) {
