@@ -49,7 +49,11 @@ type pair struct {
 
 // New returns an empty database.
 func New() *DB {
-	db := &DB{seed: rand.Uint64(), now: time.Now, memory: newMemory()}
+	start := time.Now()
+	db := &DB{seed: rand.Uint64(), memory: newMemory()}
+	// The wall clock at the start and the monotonic one from there: IVs do not
+	// go back when somebody sets the clock.
+	db.now = func() time.Time { return start.Add(time.Since(start)) }
 	db.bySPI.Store(newTable[SA](minSlots))
 	db.pairs.Store(newTable[pair](minSlots))
 	return db
