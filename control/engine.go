@@ -52,8 +52,9 @@ type Config struct {
 	Now func() time.Time // nil: time.Now
 
 	// OnChange, unless nil, is called after each publish, once, without locks
-	// held. Two calls may overlap.
-	OnChange func()
+	// held and before the answer. Its error is the answer, EIO; what was
+	// published stays. Two calls may overlap.
+	OnChange func() error
 }
 
 // Engine answers PF_KEY messages. Make one with New.
@@ -148,7 +149,9 @@ func (e *Engine) dispatch(s *Session, m *pfkey.Message) (replies, error) {
 	changed := e.publishes != before
 	e.mu.Unlock()
 	if changed && e.cfg.OnChange != nil {
-		e.cfg.OnChange()
+		if e := e.cfg.OnChange(); e != nil && err == nil {
+			err = refuse(syscall.EIO, "the databases have changed, but the host's network did not follow: %v", e)
+		}
 	}
 	return out, err
 }

@@ -67,7 +67,7 @@ func newBench(t testing.TB) *bench {
 		Log:      slog.New(slog.NewTextHandler(&b.log, nil)),
 		NATTPort: nattPort,
 		Now:      func() time.Time { return time.Unix(boot, 0) },
-		OnChange: func() { b.changes.Add(1) },
+		OnChange: func() error { b.changes.Add(1); return nil },
 	})
 	return b
 }

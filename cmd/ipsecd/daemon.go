@@ -39,6 +39,7 @@ type daemon struct {
 	host     *hostNetwork
 	workers  sync.WaitGroup
 	failed   chan error // a worker's trouble
+	broken   bool       // it ended by that
 }
 
 // newDaemon makes the databases and loads the files; nothing of the host is
@@ -66,13 +67,11 @@ func newDaemon(o options) (*daemon, error) {
 
 // changed follows the databases with routes and MTU. It runs before the change
 // is answered, so that who asked finds both in place.
-func (d *daemon) changed() {
+func (d *daemon) changed() error {
 	if d.host == nil {
-		return
+		return nil
 	}
-	if err := d.host.follow(d.spd, d.sad); err != nil {
-		d.log.Error("cannot follow a change of the databases", "err", err)
-	}
+	return d.host.follow(d.spd, d.sad)
 }
 
 // open makes socket, device and links. Sockets for ESP are open before the
@@ -115,6 +114,7 @@ func (d *daemon) openWires() error {
 		return nil
 	}
 	w := &d.wires
+	w.UDPPort = d.natt
 	for _, v6 := range []bool{false, true} {
 		raw, udp, bypass := &w.Raw4, &w.UDP4, &w.Bypass4
 		if v6 {
@@ -151,6 +151,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	}
 	var side sync.WaitGroup
 	side.Go(func() { d.tick(ctx) })
+	side.Go(func() { d.host.keepUp(ctx, d.spd, d.sad) })
 	side.Go(func() {
 		if err := d.control.Serve(ctx, d.listener); err != nil {
 			d.fail(fmt.Errorf("control socket: %w", err))
@@ -162,6 +163,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case err = <-d.failed:
+		d.broken = true
 	}
 	cancel()
 	side.Wait()
@@ -199,10 +201,16 @@ func (d *daemon) tick(ctx context.Context) {
 	}
 }
 
-// close takes back what open made and returns err, or else what went wrong.
+// close takes back what open made and returns err, or else what went wrong. A
+// daemon that broke leaves its rules and unreachable routes, as a killed one
+// does: nothing that was protected leaves in clear for it.
 func (d *daemon) close(err error) error {
 	errs := []error{err}
-	if d.host != nil {
+	switch {
+	case d.host == nil:
+	case d.broken:
+		d.log.Error("left the rules, which keep what was protected from leaving in clear; the next start and stop takes them back")
+	default:
 		errs = append(errs, d.host.close())
 	}
 	for _, l := range d.links {
@@ -213,6 +221,9 @@ func (d *daemon) close(err error) error {
 		if e := d.listener.Close(); !errors.Is(e, net.ErrClosed) {
 			errs = append(errs, e)
 		}
+	}
+	if n := d.engine.Bypassed.Load(); n > 0 {
+		d.log.Info("passed as they were, by a policy none or for lack of one", "packets", n)
 	}
 	for reason, n := range d.engine.Drops.All() {
 		d.log.Info("dropped", "reason", reason.String(), "packets", n, "help", reason.Help())

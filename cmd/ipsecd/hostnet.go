@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -83,17 +85,41 @@ func (h *hostNetwork) warnRPFilter() {
 		"if there is one: sysctl -w net.ipv4.conf.LINK.rp_filter=2 (and .all)", "links", strict)
 }
 
-// follow makes routes and MTU what the databases want.
+// follow makes routes and MTU what the databases, and the host's addresses and
+// paths, want. One does not wait for the other to succeed.
 func (h *hostNetwork) follow(policies *spd.DB, sas *sad.DB) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.followMTU(sas); err != nil {
-		return err
+	err := h.followMTU(sas)
+	if h.routes != nil {
+		err = errors.Join(err, h.routes.Apply(wanted(policies)))
 	}
-	if h.routes == nil {
-		return nil
+	return err
+}
+
+const (
+	keepUpEvery = 3 * time.Second
+	keepUpShare = 50 // of the time that following takes, in which nothing is done
+)
+
+// keepUp follows what changes on the host: path MTUs, addresses, the TUN set
+// down and up again.
+func (h *hostNetwork) keepUp(ctx context.Context, policies *spd.DB, sas *sad.DB) {
+	pause, failing := keepUpEvery, false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		start := time.Now()
+		err := h.follow(policies, sas)
+		if err != nil && !failing {
+			h.log.Error("cannot follow the host's network", "err", err)
+		}
+		failing = err != nil
+		pause = max(keepUpEvery, keepUpShare*time.Since(start))
 	}
-	return h.routes.Apply(wanted(policies))
 }
 
 // followMTU sets the TUN's MTU to the path's less the largest overhead of the
@@ -103,7 +129,7 @@ func (h *hostNetwork) followMTU(sas *sad.DB) error {
 		return nil
 	}
 	mtu := 0
-	paths := map[netip.Addr]int{}
+	paths := map[netip.Addr]int{} // by destination: a peer may have many SAs
 	for sa := range sas.All() {
 		dst := sa.Spec().Dst
 		path, ok := paths[dst]

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -30,16 +31,16 @@ func runCommand() *cobra.Command {
 	var addrs []string
 	cmd := &cobra.Command{
 		Use:   "run [-f FILE]...",
-		Short: "Run the daemon in the foreground until SIGTERM or SIGINT",
+		Short: "Run the daemon in the foreground until SIGTERM, SIGINT or SIGHUP",
 		Long: `Makes a TUN device, loads setkey files, sends what their outbound policies
 protect through it, and listens for setkey on control.sock in the run directory.
-On SIGTERM or SIGINT it takes back every device, route and rule that it made.`,
+At the end it takes back every device, route and rule that it made.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.complete(addrs); err != nil {
 				return err
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
 			return run(ctx, o)
 		},
@@ -70,6 +71,8 @@ func (o *options) complete(addrs []string) error {
 		return fmt.Errorf("--routes %s: it is auto or off", o.routes)
 	case o.mtu != 0 && (o.mtu < minMTU || o.mtu > maxMTU):
 		return fmt.Errorf("--mtu %d: it is from %d to %d", o.mtu, minMTU, maxMTU)
+	case o.mtu != 0 && o.mtu < minMTUIPv6 && slices.ContainsFunc(o.addrs, isIPv6):
+		return fmt.Errorf("--mtu %d: with an IPv6 address it is at least %d", o.mtu, minMTUIPv6)
 	case o.mark == 0:
 		return fmt.Errorf("--mark 0: the mark tells our own packets from others and cannot be 0")
 	case o.tun == "":
@@ -77,6 +80,8 @@ func (o *options) complete(addrs []string) error {
 	}
 	return nil
 }
+
+func isIPv6(p netip.Prefix) bool { return p.Addr().Is6() }
 
 // parseAddr reads an address with or without a prefix length.
 func parseAddr(s string) (netip.Prefix, error) {
