@@ -48,11 +48,11 @@ At the end it takes back every device, route and rule that it made.`,
 	f := cmd.Flags()
 	f.StringArrayVarP(&o.files, "file", "f", nil, "setkey `FILE` to load before the first packet; may be given again")
 	f.StringVar(&o.tun, "tun", "ipsec%d", "`NAME` of the TUN device to make; %d stands for the first free number")
-	f.IntVar(&o.mtu, "mtu", 0, "MTU of the TUN (default: path MTU less the largest overhead of the loaded SAs)")
+	f.IntVar(&o.mtu, "mtu", 0, "MTU `N` of the TUN (default: path MTU less the largest overhead of the loaded SAs)")
 	f.StringArrayVar(&addrs, "addr", nil, "address `PREFIX` to give the TUN, as 10.0.0.1/24; may be given again")
 	f.StringVar(&o.runDir, "run-dir", defaultRunDir, "`DIR` of control.sock")
 	f.Uint16Var(&o.natt, "natt", 4500, "local UDP `PORT` of encapsulated ESP; 0 for none")
-	f.StringVar(&o.routes, "routes", "auto", "auto: route what outbound policies protect into the TUN; off: leave routing alone")
+	f.StringVar(&o.routes, "routes", "auto", "`WHICH`: auto sends what outbound policies protect into the TUN, off leaves routing alone")
 	f.Uint32Var(&o.mark, "mark", 0x6970, "fwmark `N` of the packets that ipsecd itself sends")
 	return cmd
 }
@@ -102,6 +102,9 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = d.close(err) }()
 	if err := d.open(); err != nil {
+		return err
+	}
+	if err := dropPrivileges(); err != nil {
 		return err
 	}
 	return d.serve(ctx)

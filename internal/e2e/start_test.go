@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,6 +92,28 @@ func TestCleanEnd(t *testing.T) {
 				t.Error("the socket is still there")
 			}
 		})
+	}
+}
+
+// A running ipsecd has CAP_NET_ADMIN and CAP_NET_RAW, bits 12 and 13, alone, on
+// every thread.
+func TestPrivileges(t *testing.T) {
+	a, _ := newPair(t)
+	a.start()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", a.cmd.Process.Pid))
+	if err != nil || len(tasks) < 2 {
+		t.Fatalf("%d threads: %v", len(tasks), err)
+	}
+	for _, path := range tasks {
+		status, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, set := range []string{"CapEff", "CapPrm"} {
+			if !strings.Contains(string(status), set+":\t0000000000003000\n") {
+				t.Errorf("%s: %s is not CAP_NET_ADMIN and CAP_NET_RAW:\n%s", path, set, status)
+			}
+		}
 	}
 }
 
