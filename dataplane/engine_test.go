@@ -112,3 +112,19 @@ func TestChangesTakeEffect(t *testing.T) {
 		}
 	}
 }
+
+// A packet that would be longer than IP allows, once sealed, is dropped and
+// counted, and nothing else with it.
+func TestLongest(t *testing.T) {
+	a, b := newTestEngine(t), newTestEngine(t)
+	a.load(t, hostA)
+	b.load(t, hostB)
+	fits := udp4("10.1.0.1", "10.2.0.1", 65535-packet.IPv4HeaderLen-8-100)
+	sealed, _ := a.send(fits, udp4("10.1.0.1", "10.2.0.1", 65535-packet.IPv4HeaderLen-8), fits)
+	if out := b.open(sealed...); len(out) != 2 || !bytes.Equal(out[1], fits) {
+		t.Errorf("%d of 2 came out", len(out))
+	}
+	if n := a.Drops.Get(packet.TooBig); n != 1 {
+		t.Errorf("%d dropped as too big", n)
+	}
+}

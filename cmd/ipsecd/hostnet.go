@@ -151,7 +151,7 @@ func (h *hostNetwork) followMTU(sas *sad.DB) error {
 	if mtu == h.mtu {
 		return nil
 	}
-	if err := routes.SetMTU(h.tun, mtu); err != nil {
+	if err := h.setMTU(mtu); err != nil {
 		return err
 	}
 	if mtu < minMTUIPv6 {
@@ -159,6 +159,15 @@ func (h *hostNetwork) followMTU(sas *sad.DB) error {
 	}
 	h.mtu = mtu
 	return nil
+}
+
+// setMTU changes the TUN's MTU. The kernel takes its IPv6 addresses when that
+// gets too small, and does not bring them back.
+func (h *hostNetwork) setMTU(mtu int) error {
+	if h.mtu < minMTUIPv6 && mtu >= minMTUIPv6 {
+		return routes.SetupLink(h.tun, mtu, h.o.addrs, link.GSOSize, link.GSOSegs)
+	}
+	return routes.SetMTU(h.tun, mtu)
 }
 
 // pathMTU asks the kernel for the MTU towards a peer.

@@ -56,16 +56,17 @@ func newTUNHost(t *testing.T, name string, last byte) *tunHost {
 				return err
 			}
 		}
-		return awaitQueue(h.tun.Name())
+		return h.awaitReady()
 	})
 	return h
 }
 
-// awaitQueue waits until the kernel has put the link's queue in place, some
-// time after the link went up. Before that it drops what is sent.
-func awaitQueue(name string) error {
+// awaitReady waits until the kernel has put the link's queue and the route of
+// its IPv6 address in place, some time after the link went up. Before that it
+// drops what is sent and what arrives.
+func (h *tunHost) awaitReady() error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		link, err := netlink.LinkByName(name)
+		link, err := netlink.LinkByName(h.tun.Name())
 		if err != nil {
 			return err
 		}
@@ -73,11 +74,13 @@ func awaitQueue(name string) error {
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(queues, func(q netlink.Qdisc) bool { return q.Type() != "noop" }) {
+		queue := slices.ContainsFunc(queues, func(q netlink.Qdisc) bool { return q.Type() != "noop" })
+		local, err := netlink.RouteGet(h.a6.AsSlice())
+		if queue && err == nil && len(local) == 1 && local[0].Type == unix.RTN_LOCAL {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("link %s has no queue after %v", name, patience)
+			return fmt.Errorf("link %s is not ready after %v: queue %v, %v", link.Attrs().Name, patience, queue, err)
 		}
 	}
 }

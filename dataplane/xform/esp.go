@@ -11,12 +11,16 @@ import (
 // HeaderLen is SPI and sequence number, what every ESP packet begins with.
 const HeaderLen = crypto.HeaderLen
 
+// maxIPv4 is the longest IPv4 packet; an IPv6 one could have 40 octets more.
+const maxIPv4 = 65535
+
 // trailerLen is pad length and next header.
 const trailerLen = 2
 
 // SealESP seals packets of b, from packet k on, in tunnel mode and appends
 // them to out as whole IP packets. It stops at the end of the grant, which it
-// uses up from its start, or when out is full, and returns how many it sealed.
+// uses up from its start, when out is full, or at a packet that would be longer
+// than IP allows, and returns how many it sealed.
 //
 // Each packet becomes (RFC 4303 section 2, RFC 3948 2.1):
 //
@@ -34,6 +38,9 @@ func (w *Worker) SealESP(sa *sad.SA, g sad.Grant, b *packet.Burst, k int, out *p
 	for i := range g.N {
 		n := b.PacketLen(k + i)
 		espLen := sa.Suite.SealedLen(n)
+		if t.len+espLen > maxIPv4 {
+			return i
+		}
 		pkt := out.Next(t.len + espLen)
 		if pkt == nil {
 			return i

@@ -223,8 +223,8 @@ func TestCipherSlots(t *testing.T) {
 	for range 3 {
 		p := bytes.Clone(sealAll(t, w, one, one.Reserve(1), lone(t, pkt))[0])
 		q := bytes.Clone(sealAll(t, w, two, two.Reserve(1), lone(t, pkt))[0])
-		for _, opener := range []*Worker{w, NewWorker(0)} {
-			if !bytes.Equal(open(t, opener, one, bytes.Clone(p)), pkt) || !bytes.Equal(open(t, opener, two, bytes.Clone(q)), pkt) {
+		for _, each := range [][2]*Worker{{w, w}, {NewWorker(0), NewWorker(0)}} {
+			if !bytes.Equal(open(t, each[0], one, bytes.Clone(p)), pkt) || !bytes.Equal(open(t, each[1], two, bytes.Clone(q)), pkt) {
 				t.Fatal("opens to something else")
 			}
 		}

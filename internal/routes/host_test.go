@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +20,8 @@ const testMark = 0x1b5ec
 // host is a namespace under test.
 type host struct {
 	*testing.T
-	ns *netns.NS
+	ns   *netns.NS
+	tuns map[string]*os.File
 }
 
 func newHost(t *testing.T, name string) *host {
@@ -30,7 +32,7 @@ func newHost(t *testing.T, name string) *host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	return &host{t, ns}
+	return &host{t, ns, map[string]*os.File{}}
 }
 
 // do runs fn inside the namespace and ends the test on its error.
@@ -77,17 +79,23 @@ func (h *host) tun(name string) (remove func()) {
 		LinkAttrs: attrs, Mode: netlink.TUNTAP_MODE_TUN, Flags: netlink.TUNTAP_NO_PI, NonPersist: true, Queues: 1,
 	}
 	h.do(func() error { return netlink.LinkAdd(tun) })
+	h.tuns[name] = tun.Fds[0]
 	h.Cleanup(func() { tun.Fds[0].Close() })
 	return func() {
 		h.Helper()
-		h.do(func() error {
-			link, err := netlink.LinkByName(name)
-			if err != nil {
-				return err
-			}
-			return netlink.LinkDel(link)
-		})
+		h.setLink(name, netlink.LinkDel)
 	}
+}
+
+func (h *host) setLink(name string, set func(netlink.Link) error) {
+	h.Helper()
+	h.do(func() error {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		return set(link)
+	})
 }
 
 // start makes a manager with the mark and otherwise cfg, closed with the test.
@@ -102,6 +110,14 @@ func (h *host) start(cfg Config) (m *Manager) {
 	return m
 }
 
+// kill ends a manager as the death of its process would.
+func kill(t *testing.T, m *Manager) {
+	t.Helper()
+	if err := m.release(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (h *host) rules() (all []netlink.Rule) {
 	h.Helper()
 	h.do(func() (err error) {
@@ -111,8 +127,8 @@ func (h *host) rules() (all []netlink.Rule) {
 	return all
 }
 
-// table lists the routes of the table in a form of this test's own.
-func (h *host) table(table int) []string {
+// table lists the routes of our table in a form of this test's own.
+func (h *host) table() []string {
 	h.Helper()
 	var lines []string
 	h.do(func() error {
@@ -153,7 +169,8 @@ func show(r *netlink.Route) (string, error) {
 	return line, nil
 }
 
-// way asks the kernel by which link, and from which address, it would send.
+// way asks the kernel by which link, from which address, and by which gateway it
+// would send.
 func (h *host) way(dst string, mark uint32) (way string) {
 	h.Helper()
 	h.do(func() error {
@@ -167,6 +184,9 @@ func (h *host) way(dst string, mark uint32) (way string) {
 			return err
 		}
 		way = link.Attrs().Name + " " + routes[0].Src.String()
+		if routes[0].Gw != nil {
+			way += " via " + routes[0].Gw.String()
+		}
 		return nil
 	})
 	return way
@@ -182,7 +202,7 @@ func (h *host) apply(m *Manager, protect []Route, exempt ...string) {
 func (h *host) wantTable(want ...string) {
 	h.Helper()
 	slices.Sort(want)
-	if got := h.table(DefaultTable); !slices.Equal(got, want) {
+	if got := h.table(); !slices.Equal(got, want) {
 		h.Errorf("table holds\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 	}
 }

@@ -13,12 +13,16 @@ import (
 // SetupLink gives the TUN its MTU and addresses and sets it up. The link gets
 // no IPv6 link-local address of its own accord, loose reverse-path filtering,
 // and no route for the networks of its addresses: policies say what goes to the
-// TUN, and what they let pass would come back by such a route. gsoMaxSize (octets) and gsoMaxSegs bound the packets that the
-// kernel hands over unsegmented; 0 leaves the kernel's limit, and so does a
-// kernel that cannot set them. It may be called again.
+// TUN, and what they let pass would come back by such a route. gsoMaxSize
+// (octets) and gsoMaxSegs bound the packets that the kernel hands over
+// unsegmented; 0 leaves the kernel's limit, and so does a kernel that cannot set
+// them. It may be called again.
 func SetupLink(name string, mtu int, addrs []netip.Prefix, gsoMaxSize, gsoMaxSegs int) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	if err := checkAddrs(addrs, mtu); err != nil {
 		return fmt.Errorf("link %s: %w", name, err)
 	}
 	if err := netlink.LinkSetMTU(link, mtu); err != nil {
@@ -40,6 +44,18 @@ func SetupLink(name string, mtu int, addrs []netip.Prefix, gsoMaxSize, gsoMaxSeg
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("link %s: set up: %w", name, err)
+	}
+	return nil
+}
+
+// minMTUIPv6 is the least that IPv6 runs on (RFC 8200, section 5).
+const minMTUIPv6 = 1280
+
+func checkAddrs(addrs []netip.Prefix, mtu int) error {
+	for _, p := range addrs {
+		if p.Addr().Is6() && mtu < minMTUIPv6 {
+			return fmt.Errorf("address %s: IPv6 needs an MTU of at least %d, and the TUN's is %d", p, minMTUIPv6, mtu)
+		}
 	}
 	return nil
 }

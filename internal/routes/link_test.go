@@ -74,6 +74,8 @@ func TestSetupLinkErrors(t *testing.T) {
 		{"no link", "nolink", 1400, nil, 0, "link nolink: "},
 		{"mtu", "ipsec0", 1 << 30, nil, 0, "link ipsec0: MTU 1073741824: "},
 		{"gso", "ipsec0", 1400, nil, 1 << 30, "link ipsec0: gso_max_size 1073741824: "},
+		{"small for IPv6", "ipsec0", 1000, prefixes("10.0.0.1/24", "fd00::1/64"), 0,
+			"link ipsec0: address fd00::1/64: IPv6 needs an MTU of at least 1280, and the TUN's is 1000"},
 		{"address", "ipsec0", 1400, prefixes("ff02::1/64"), 0, "link ipsec0: address ff02::1/64: "},
 	}
 	for _, tt := range tests {
@@ -84,6 +86,14 @@ func TestSetupLinkErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestSetupLinkSmall(t *testing.T) {
+	h := newHost(t, "host")
+	h.tun("ipsec0")
+	h.tun("ipsec1")
+	h.do(func() error { return SetupLink("ipsec0", 576, prefixes("10.0.0.1/24"), 0, 0) })
+	h.do(func() error { return SetupLink("ipsec1", 1280, prefixes("fd00::1/64"), 0, 0) })
 }
 
 func TestSetupLinkIPv6Off(t *testing.T) {

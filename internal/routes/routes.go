@@ -3,42 +3,59 @@
 // outbound policies protect goes to the TUN link and what the daemon sends does
 // not; and the set-up of the TUN link itself.
 //
-// A Manager owns its routing table, and the rules in both families that carry
-// its protocol number at its priorities. It touches no other rule and no other
-// table. It stays in the network namespace of the thread that made it; the
-// functions of the package act in that of the calling thread. All may be called
-// concurrently. This is control path: every call talks to the kernel.
+// A Manager owns the routing table 26992, and the rules in both families that
+// carry its protocol number at its priorities. It touches no other rule and no
+// other table. One at a time serves a network namespace, that of the thread that
+// made it, where it stays; the functions of the package act in that of the
+// calling thread. All may be called concurrently. This is control path: every
+// call talks to the kernel.
 //
-// The rules, P being Config.Priority:
+// The rules, MARK being Config.Mark, PORT Config.NATTPort, and GROUP a link group
+// that holds the TUN alone:
 //
-//	P    fwmark MARK goto P+4                  what the daemon sends: sealed, or bypassed
-//	P+1  ipproto esp, ah, comp goto P+4        sealed packets, in and out
-//	P+2  ipproto udp sport PORT goto P+4       the same, UDP-encapsulated
-//	P+3  lookup TABLE                          everything else
-//	P+4  nop                                   the host's own rules follow
+//	5210   fwmark MARK goto 5214                        what the daemon sends: sealed, or bypassed
+//	5211   iif lo ipproto esp, ah, comp goto 5214       sealed packets, in and out
+//	5212   iif lo ipproto udp sport PORT goto 5214      the same, UDP-encapsulated
+//	5213   lookup 26992                                 everything else
+//	5214   ipproto esp nop                              the host's own rules follow
+//	32765  fwmark MARK lookup main suppress_ifgroup GROUP
+//	32765  fwmark MARK lookup default suppress_ifgroup GROUP (IPv4)
+//	32765  fwmark MARK unreachable
 //
-// P+1 and P+2 serve packets that arrive as well: strict reverse-path filtering
-// (RFC 3704) looks their source up as if it were a destination, with ports
-// swapped, and would find the TUN where a peer's own address is protected, and
-// drop what came in by the real link. They step over the table rather than look
-// up the main one, so that a host's policy routing serves sealed packets too,
-// and none of them ever reaches the TUN for want of another route.
+// 5211 and 5212 serve packets that arrive as well: strict reverse-path filtering
+// (RFC 3704) looks their source up as if it were a destination of this host's,
+// with ports swapped, and would find the TUN where a peer's own address is
+// protected, and drop what came in by the real link. Without iif lo they would
+// also lead what is forwarded for others round the TUN. The kernel looks at
+// protocol and ports of what arrives only while a rule without iif lo asks for
+// them; that is what 5214 does, and all it does.
+//
+// Sealed packets step over the table rather than look up the main one, so that a
+// host's policy routing serves them too. The rules at 32765 come right before
+// the host's own for the tables main and default, and stand in for them: a route
+// into the TUN that somebody made there would lead what the daemon sends back
+// to it, for ever. A marked packet for which a table has such a route counts as
+// one without a route in that table, though a less specific one would lead
+// elsewhere. Rules and tables of the host's own before these are not guarded.
 package routes
 
 import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// Defaults of Config.
+// What is ours in a network namespace.
 const (
-	DefaultTable    = 0x6970
-	DefaultPriority = 5210
+	table         = 26992
+	firstPriority = 5210
+	lastPriority  = 32765 // right before the kernel's rule for the main table
+	linkGroup     = 26992 // of the TUN
 )
 
 // protocol is the rtm_protocol of our rules and routes, by which those of an
@@ -46,7 +63,8 @@ const (
 const protocol = 0x69
 
 var (
-	// ErrTableInUse is New's answer when the routing table is not ours alone.
+	// ErrTableInUse is New's answer when the routing table is not ours alone:
+	// another Manager lives in this network namespace, or others' routes do.
 	ErrTableInUse = errors.New("routing table is in use")
 	// ErrNotSupported is New's answer to a kernel without policy routing, or
 	// without rules by protocol and port (Linux before 4.17).
@@ -58,8 +76,6 @@ var (
 // Config says what a Manager works on. Link and Mark must be given.
 type Config struct {
 	Link     string       // the TUN, which exists
-	Table    int          // routing table, 0: DefaultTable
-	Priority int          // of the first of five, between local's 0 and main's 32766; 0: DefaultPriority
 	Mark     uint32       // of every packet that the daemon sends
 	NATTPort uint16       // local UDP port of encapsulation, 0: none
 	Log      *slog.Logger // nil: none
@@ -74,52 +90,47 @@ type Config struct {
 // Manager keeps rules and routes in place until Close.
 type Manager struct {
 	cfg      Config
-	link     int   // [I] index of the TUN
-	families []int // [I] those with policy routing: AF_INET, AF_INET6
+	lock     *os.File     // of the table
+	tun      netlink.Link // [I] as New found it
+	families []int        // [I] those with policy routing: AF_INET, AF_INET6
 
 	mu     sync.Mutex
 	kernel *netlink.Handle // [m] nil once closed
 }
 
 // New takes the routing table over, removes what a killed instance left in it,
-// and installs the rules. On an error everything is as it was, those leftovers
-// apart. Two instances in one namespace need a table and priorities each: New
-// refuses a table that leads to another living link (ErrTableInUse).
+// puts the TUN into its group, and installs the rules. On an error everything is
+// as it was, those leftovers apart.
 func New(cfg Config) (*Manager, error) {
 	if cfg.Mark == 0 {
 		return nil, errors.New("routes need a mark: without one every packet would go round the TUN")
 	}
-	if cfg.Table == 0 {
-		cfg.Table = DefaultTable
-	}
-	if cfg.Priority == 0 {
-		cfg.Priority = DefaultPriority
-	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	kernel, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	lock, err := lockTable()
 	if err != nil {
-		return nil, fmt.Errorf("netlink: %w", err)
-	}
-	m := &Manager{cfg: cfg, kernel: kernel}
-	if err := m.takeOver(); err != nil {
-		kernel.Close()
 		return nil, err
 	}
-	if err := m.installRules(); err != nil {
+	kernel, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("netlink: %w", err), lock.Close())
+	}
+	m := &Manager{cfg: cfg, lock: lock, kernel: kernel}
+	if err := m.takeOver(); err != nil {
+		return nil, errors.Join(err, m.release())
+	}
+	if err := m.install(); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
 }
 
 // takeOver finds the link and the families, and clears the table.
-func (m *Manager) takeOver() error {
-	link, err := m.kernel.LinkByName(m.cfg.Link)
-	if err != nil {
+func (m *Manager) takeOver() (err error) {
+	if m.tun, err = m.kernel.LinkByName(m.cfg.Link); err != nil {
 		return fmt.Errorf("link %s: %w", m.cfg.Link, err)
 	}
-	m.link = link.Attrs().Index
 	if err := m.findFamilies(); err != nil {
 		return err
 	}
@@ -127,6 +138,13 @@ func (m *Manager) takeOver() error {
 		return err
 	}
 	return m.removeRoutes(func(r *netlink.Route) bool { return m.cfg.Guard && r.Priority == guardMetric })
+}
+
+func (m *Manager) install() error {
+	if err := m.kernel.LinkSetGroup(m.tun, linkGroup); err != nil {
+		return fmt.Errorf("link %s: group %d: %w", m.cfg.Link, linkGroup, err)
+	}
+	return m.installRules()
 }
 
 // findFamilies asks which families have rules.
@@ -149,17 +167,30 @@ func (m *Manager) findFamilies() error {
 }
 
 // Close removes every rule and route of ours, also those of an Apply that
-// failed half way. A second Close does nothing.
+// failed half way, and gives the TUN, if it is still there, the group it had. A
+// second Close does nothing.
 func (m *Manager) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.kernel == nil {
 		return nil
 	}
-	err := errors.Join(m.removeRules(nil), m.removeRoutes(nil))
+	return errors.Join(m.removeRules(nil), m.removeRoutes(nil), m.restoreGroup(), m.release())
+}
+
+func (m *Manager) restoreGroup() error {
+	err := m.kernel.LinkSetGroup(m.tun, int(m.tun.Attrs().Group))
+	if err == nil || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return fmt.Errorf("link %s: group: %w", m.cfg.Link, err)
+}
+
+// release leaves the kernel as it is, and the table to the next Manager.
+func (m *Manager) release() error {
 	m.kernel.Close()
 	m.kernel = nil
-	return err
+	return m.lock.Close()
 }
 
 func familyName(family int) string {

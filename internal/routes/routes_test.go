@@ -29,22 +29,30 @@ func TestRules(t *testing.T) {
 	h := newWiredHost(t)
 	h.do(func() error { // somebody else's, which stays
 		other := netlink.NewRule()
-		other.Priority, other.Table = DefaultPriority+3, 1234
+		other.Priority, other.Table = firstPriority+3, 1234
+		if err := netlink.RuleAdd(other); err != nil {
+			return err
+		}
+		other.Priority = lastPriority
 		return netlink.RuleAdd(other)
 	})
 	before := h.rules()
 	m := h.start(Config{Link: "ipsec0", NATTPort: 4500})
 
 	var want []string
-	for range 2 {
+	for _, hostTables := range [][]string{{"254", "253"}, {"254"}} {
 		want = append(want,
 			"5210 mark 0x1b5ec/0xffffffff goto 5214",
-			"5211 proto 50 goto 5214",
-			"5211 proto 51 goto 5214",
-			"5211 proto 108 goto 5214",
-			"5212 proto 17 sport 4500-4500 goto 5214",
+			"5211 iif lo proto 50 goto 5214",
+			"5211 iif lo proto 51 goto 5214",
+			"5211 iif lo proto 108 goto 5214",
+			"5212 iif lo proto 17 sport 4500-4500 goto 5214",
 			"5213 table 26992",
-			"5214")
+			"5214 proto 50")
+		for _, table := range hostTables {
+			want = append(want, "32765 mark 0x1b5ec/0xffffffff table "+table+" but group 26992")
+		}
+		want = append(want, "32765 mark 0x1b5ec/0xffffffff")
 	}
 	var got []string
 	for _, r := range h.rules() {
@@ -69,10 +77,38 @@ func TestRules(t *testing.T) {
 	}
 }
 
+func TestSortForRemoval(t *testing.T) {
+	m := &Manager{cfg: Config{Mark: testMark, NATTPort: 4500}}
+	rules := m.wantedRules(unix.AF_INET)
+	sortForRemoval(rules)
+	var got []string
+	for _, r := range rules {
+		got = append(got, showRule(r.netlink()))
+	}
+	want := []string{
+		"5213 table 26992",
+		"32765 mark 0x1b5ec/0xffffffff",
+		"32765 mark 0x1b5ec/0xffffffff table 253 but group 26992",
+		"32765 mark 0x1b5ec/0xffffffff table 254 but group 26992",
+		"5214 proto 50",
+		"5212 iif lo proto 17 sport 4500-4500 goto 5214",
+		"5211 iif lo proto 108 goto 5214",
+		"5211 iif lo proto 51 goto 5214",
+		"5211 iif lo proto 50 goto 5214",
+		"5210 mark 0x1b5ec/0xffffffff goto 5214",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("order\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 func showRule(r *netlink.Rule) string {
 	line := fmt.Sprint(r.Priority)
 	if r.Mark != 0 {
 		line += fmt.Sprintf(" mark %#x/%#x", r.Mark, *r.Mask)
+	}
+	if r.IifName != "" {
+		line += " iif " + r.IifName
 	}
 	if r.IPProto != 0 {
 		line += fmt.Sprintf(" proto %d", r.IPProto)
@@ -85,6 +121,9 @@ func showRule(r *netlink.Rule) string {
 	}
 	if r.Table != 0 {
 		line += fmt.Sprintf(" table %d", r.Table)
+	}
+	if r.SuppressIfgroup >= 0 {
+		line += fmt.Sprintf(" but group %d", r.SuppressIfgroup)
 	}
 	return line
 }
@@ -99,6 +138,7 @@ func TestLeftovers(t *testing.T) {
 			h.do(func() error { return SetupLink("ipsec1", 1400, nil, 0, 0) })
 			killed := h.start(Config{Link: "ipsec1", NATTPort: 4500, Guard: guard})
 			h.apply(killed, []Route{protected("0.0.0.0/0", "0.0.0.0/0"), protected("fd00::/8", "fd00::/8")}, "10.9.0.0/16")
+			kill(t, killed)
 			remove()
 			left := []string{"throw 10.9.0.0/16", "throw 224.0.0.0/4", "throw 255.255.255.255/32"}
 			guards := []string{"unreachable 0.0.0.0/0", "unreachable fd00::/8"}
@@ -106,7 +146,7 @@ func TestLeftovers(t *testing.T) {
 				h.wantTable(append(left, guards...)...)
 				h.wantWay("198.51.100.1", 0, unix.EHOSTUNREACH.Error())
 				h.wantWay("fd00::1", 0, unix.EHOSTUNREACH.Error())
-				h.wantWay("198.51.100.1", testMark, "wire 192.0.2.1")
+				h.wantWay("198.51.100.1", testMark, "wire 192.0.2.1 via 192.0.2.254")
 			} else {
 				h.wantTable(left...)
 			}
@@ -126,7 +166,7 @@ func TestLeftovers(t *testing.T) {
 			if !slices.Equal(ports, []uint16{4501, 4501}) {
 				t.Errorf("rules for the ports %v are left, want 4501 in both families", ports)
 			}
-			if got, want := len(h.rules()), len(bare)+14; got != want {
+			if got, want := len(h.rules()), len(bare)+19; got != want {
 				t.Errorf("%d rules, want %d", got, want)
 			}
 
@@ -147,47 +187,28 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
-func TestTableInUse(t *testing.T) {
+func TestOthersRoutes(t *testing.T) {
 	h := newWiredHost(t)
-	h.tun("ipsec1")
-	h.do(func() error { return SetupLink("ipsec1", 1400, nil, 0, 0) })
-	other := h.start(Config{Link: "ipsec1"})
-	h.apply(other, []Route{protected("10.1.0.0/16", "10.2.0.0/16")})
 	rules := len(h.rules())
-
 	h.do(func() error {
-		_, err := New(Config{Link: "ipsec0", Mark: testMark})
-		if !errors.Is(err, ErrTableInUse) || !strings.Contains(err.Error(), "leads to ipsec1") {
-			return fmt.Errorf("beside another instance: %w", err)
-		}
 		link, err := netlink.LinkByName("wire")
 		if err != nil {
 			return err
 		}
 		dst := netlink.NewIPNet(netip.MustParseAddr("10.5.0.1").AsSlice())
-		if err := netlink.RouteAdd(&netlink.Route{Table: 77, Dst: dst, LinkIndex: link.Attrs().Index}); err != nil {
+		route := &netlink.Route{Table: table, Dst: dst, LinkIndex: link.Attrs().Index}
+		if err := netlink.RouteAdd(route); err != nil {
 			return err
 		}
-		_, err = New(Config{Link: "ipsec0", Mark: testMark, Table: 77})
-		if !errors.Is(err, ErrTableInUse) || !strings.Contains(err.Error(), "10.5.0.1/32") {
+		_, err = New(Config{Link: "ipsec0", Mark: testMark})
+		want := "table 26992 holds a route to 10.5.0.1/32 that is not ours; remove it, or run ipsecd with --routes off"
+		if !errors.Is(err, ErrTableInUse) || !strings.Contains(err.Error(), want) {
 			return fmt.Errorf("beside somebody's routes: %w", err)
 		}
-		return nil
+		return netlink.RouteDel(route)
 	})
-	h.wantTable("10.2.0.0/16 dev ipsec1")
 	if got := len(h.rules()); got != rules {
 		t.Errorf("%d rules, want %d as before", got, rules)
 	}
-
-	// With a table and priorities of its own there is room for both.
-	m := h.start(Config{Link: "ipsec0", Table: 78, Priority: 5220})
-	h.apply(m, []Route{protected("10.1.0.0/16", "10.6.0.0/16")})
-	h.wantWay("10.6.0.1", 0, "ipsec0 192.0.2.1")
-	h.wantWay("10.2.0.1", 0, "ipsec1 192.0.2.1")
-	if err := m.Close(); err != nil {
-		t.Error(err)
-	}
-	if got := len(h.rules()); got != rules {
-		t.Errorf("%d rules, want %d as before", got, rules)
-	}
+	h.start(Config{Link: "ipsec0"})
 }

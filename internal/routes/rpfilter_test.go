@@ -80,13 +80,13 @@ func TestStrictRPFilter(t *testing.T) {
 	for _, proto := range []int{unix.IPPROTO_ESP, unix.IPPROTO_AH, unix.IPPROTO_COMP, unix.IPPROTO_UDP} {
 		t.Run(fmt.Sprint("protocol ", proto), func(t *testing.T) {
 			rcv, snd := here.rawSocket(proto), peer.rawSocket(proto)
-			send(t, snd, "with the rule")
+			send(t, snd, "192.0.2.1", "with the rule")
 			if got := receive(t, rcv); !strings.HasSuffix(got, "with the rule") {
 				t.Fatalf("received %q", got)
 			}
 			before := here.reversePathDrops()
 			here.withoutRule(proto)
-			send(t, snd, "without the rule")
+			send(t, snd, "192.0.2.1", "without the rule")
 			here.awaitReversePathDrop(before)
 			n, _, err := unix.Recvfrom(rcv, make([]byte, 100), unix.MSG_DONTWAIT)
 			if err != unix.EAGAIN {
@@ -125,41 +125,7 @@ func acquaint(a, b *host) {
 	}
 }
 
-func (h *host) rawSocket(proto int) (fd int) {
-	h.Helper()
-	h.do(func() (err error) {
-		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, proto)
-		return err
-	})
-	h.Cleanup(func() { unix.Close(fd) })
-	return fd
-}
-
-// send sends the text behind a UDP header from port 4500 to 4500, in which the
-// other protocols see eight octets more of payload.
-func send(t *testing.T, fd int, text string) {
-	t.Helper()
-	header := []byte{4500 >> 8, 4500 & 0xff, 4500 >> 8, 4500 & 0xff, 0, byte(8 + len(text)), 0, 0}
-	if err := unix.Sendto(fd, append(header, text...), 0, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 1}}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// receive waits up to ten seconds for a packet.
-func receive(t *testing.T, fd int) string {
-	t.Helper()
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}); err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, 100)
-	n, _, err := unix.Recvfrom(fd, b, 0)
-	if err != nil {
-		t.Fatalf("no packet arrived: %v", err)
-	}
-	return string(b[:n])
-}
-
-// withoutRule takes away the rule by this protocol.
+// withoutRule takes away the first rule by this protocol.
 func (h *host) withoutRule(proto int) {
 	h.Helper()
 	h.do(func() error {

@@ -16,34 +16,52 @@ type rule struct {
 	family   int
 	priority int
 	mark     uint32 // with a full mask, 0: any
+	iif      string // link that the packet came in by, loopback: from this host; "": any
 	ipProto  int    // 0: any
 	srcPort  uint16 // 0: any
 
-	// What happens: a table is looked up, or the rules go on from a priority,
-	// or, where both are 0, nothing.
-	table int
-	jump  int
+	// What happens: a table is looked up, or the rules go on from a priority.
+	// Where both are 0, nothing, but unreachable at lastPriority.
+	table    int
+	suppress int // group of links to which the table's routes do not count, 0: none
+	jump     int
 }
 
-// rulesUsed is how many priorities we use.
-const rulesUsed = 5
+const (
+	loopback    = "lo"
+	endPriority = firstPriority + 4 // where what goes round our table goes on
+)
 
 // wantedRules lists a family's rules, as the package comment does.
 func (m *Manager) wantedRules(family int) []rule {
-	p := m.cfg.Priority
-	end := p + rulesUsed - 1
-	rules := []rule{{priority: p, mark: m.cfg.Mark, jump: end}}
+	rules := []rule{{priority: firstPriority, mark: m.cfg.Mark, jump: endPriority}}
 	for _, proto := range []int{unix.IPPROTO_ESP, unix.IPPROTO_AH, unix.IPPROTO_COMP} {
-		rules = append(rules, rule{priority: p + 1, ipProto: proto, jump: end})
+		rules = append(rules, rule{priority: firstPriority + 1, iif: loopback, ipProto: proto, jump: endPriority})
 	}
 	if port := m.cfg.NATTPort; port != 0 {
-		rules = append(rules, rule{priority: p + 2, ipProto: unix.IPPROTO_UDP, srcPort: port, jump: end})
+		rules = append(rules, rule{
+			priority: firstPriority + 2, iif: loopback, ipProto: unix.IPPROTO_UDP, srcPort: port, jump: endPriority,
+		})
 	}
-	rules = append(rules, rule{priority: p + 3, table: m.cfg.Table}, rule{priority: end})
+	rules = append(rules,
+		rule{priority: firstPriority + 3, table: table},
+		rule{priority: endPriority, ipProto: unix.IPPROTO_ESP})
+	for _, t := range hostTables(family) {
+		rules = append(rules, rule{priority: lastPriority, mark: m.cfg.Mark, table: t, suppress: linkGroup})
+	}
+	rules = append(rules, rule{priority: lastPriority, mark: m.cfg.Mark})
 	for i := range rules {
 		rules[i].family = family
 	}
 	return rules
+}
+
+// hostTables are those that the kernel's own rules look up behind ours.
+func hostTables(family int) []int {
+	if family == unix.AF_INET {
+		return []int{unix.RT_TABLE_MAIN, unix.RT_TABLE_DEFAULT}
+	}
+	return []int{unix.RT_TABLE_MAIN}
 }
 
 func (r rule) netlink() *netlink.Rule {
@@ -53,14 +71,20 @@ func (r rule) netlink() *netlink.Rule {
 		mask := ^uint32(0)
 		n.Mark, n.Mask = r.mark, &mask
 	}
-	n.IPProto = r.ipProto
+	n.IifName, n.IPProto = r.iif, r.ipProto
 	if r.srcPort != 0 {
 		n.Sport = netlink.NewRulePortRange(r.srcPort, r.srcPort)
+	}
+	if r.suppress != 0 {
+		n.SuppressIfgroup = r.suppress
 	}
 	switch {
 	case r.jump != 0:
 		n.Goto = r.jump
-	case r.table == 0:
+	case r.table != 0:
+	case r.priority == lastPriority:
+		n.Type = nl.FR_ACT_UNREACHABLE
+	default:
 		n.Type = nl.FR_ACT_NOP
 	}
 	return n
@@ -68,8 +92,8 @@ func (r rule) netlink() *netlink.Rule {
 
 func ruleOf(n *netlink.Rule) rule {
 	r := rule{
-		family: n.Family, priority: n.Priority, mark: n.Mark, ipProto: n.IPProto,
-		table: n.Table, jump: max(n.Goto, 0),
+		family: n.Family, priority: n.Priority, mark: n.Mark, iif: n.IifName, ipProto: n.IPProto,
+		table: n.Table, suppress: max(n.SuppressIfgroup, 0), jump: max(n.Goto, 0),
 	}
 	if n.Sport != nil {
 		r.srcPort = n.Sport.Start
@@ -93,22 +117,31 @@ func (m *Manager) ourRules(family int) ([]rule, error) {
 	}
 	var ours []rule
 	for i := range all {
-		p := all[i].Priority - m.cfg.Priority
-		if all[i].Protocol == protocol && p >= 0 && p < rulesUsed {
+		if all[i].Protocol == protocol && ourPriority(all[i].Priority) {
 			ours = append(ours, ruleOf(&all[i]))
 		}
 	}
 	return ours, nil
 }
 
+func ourPriority(p int) bool {
+	return firstPriority <= p && p <= endPriority || p == lastPriority
+}
+
 // installRules makes our rules the wanted ones. Leftovers that are wanted stay
-// where they are, so that nothing leaks meanwhile.
+// where they are, so that nothing leaks meanwhile; but not those that share a
+// priority, where the order counts. These serve the daemon alone.
 func (m *Manager) installRules() error {
-	var want []rule
+	var want, keep []rule
 	for _, family := range m.families {
 		want = append(want, m.wantedRules(family)...)
 	}
-	if err := m.removeRules(want); err != nil {
+	for _, r := range want {
+		if r.priority != lastPriority {
+			keep = append(keep, r)
+		}
+	}
+	if err := m.removeRules(keep); err != nil {
 		return err
 	}
 	for _, r := range want {
@@ -137,14 +170,13 @@ func (m *Manager) verifyRules(want []rule) error {
 	return nil
 }
 
-// removeRules removes our rules except those to keep, first the one that looks
-// the table up: packets must not meet it once they are no longer led past it.
+// removeRules removes our rules except those to keep.
 func (m *Manager) removeRules(keep []rule) error {
 	var errs []error
 	for _, family := range m.families {
 		have, err := m.ourRules(family)
 		errs = append(errs, err)
-		slices.SortStableFunc(have, func(a, b rule) int { return cmp.Compare(b.table, a.table) })
+		sortForRemoval(have)
 		for _, r := range have {
 			if slices.Contains(keep, r) {
 				continue
@@ -155,4 +187,18 @@ func (m *Manager) removeRules(keep []rule) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// sortForRemoval puts first the rule that looks our table up: packets must not
+// meet it once they are no longer led past it. The rest goes from the last to
+// the first, so that nothing is unreachable that has a route.
+func sortForRemoval(rules []rule) {
+	slices.Reverse(rules)
+	rank := func(r rule) int {
+		if r.table == table {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(rules, func(a, b rule) int { return cmp.Compare(rank(a), rank(b)) })
 }

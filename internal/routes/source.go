@@ -50,7 +50,7 @@ func (m *Manager) localAddrs() (localAddrs, error) {
 }
 
 func (m *Manager) rank(a *netlink.Addr) int {
-	if a.LinkIndex == m.link {
+	if a.LinkIndex == m.tun.Attrs().Index {
 		return 0
 	}
 	return a.LinkIndex

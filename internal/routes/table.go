@@ -61,8 +61,9 @@ var linkScoped = []netip.Prefix{
 //
 // It compares with what the kernel has, so it repairs what others undid, and its
 // cost grows with the table. What is right already stays untouched; new routes
-// are made before old ones go. Routes that cannot be made do not keep Apply from the rest; the error
-// tells the first and how many they are.
+// are made before old ones go. Routes that cannot be made do not keep Apply from
+// the rest; the error tells the first and how many they are. A TUN that goes down
+// loses its routes, and gets none until it is up.
 func (m *Manager) Apply(protect []Route, exempt []netip.Prefix) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -165,11 +166,11 @@ func (m *Manager) change(have, want map[place]target) error {
 
 func (m *Manager) route(at place, t target) *netlink.Route {
 	r := &netlink.Route{
-		Table: m.cfg.Table, Protocol: protocol, Priority: at.metric, Type: t.kind,
+		Table: table, Protocol: protocol, Priority: at.metric, Type: t.kind,
 		Dst: &net.IPNet{IP: at.dst.Addr().AsSlice(), Mask: net.CIDRMask(at.dst.Bits(), at.dst.Addr().BitLen())},
 	}
 	if t.kind == unix.RTN_UNICAST {
-		r.LinkIndex, r.Scope = m.link, netlink.SCOPE_LINK
+		r.LinkIndex, r.Scope = m.tun.Attrs().Index, netlink.SCOPE_LINK
 	}
 	if t.src.IsValid() {
 		r.Src = t.src.AsSlice()
@@ -182,10 +183,10 @@ func (m *Manager) tableRoutes() ([]netlink.Route, error) {
 	var all []netlink.Route
 	for _, family := range m.families {
 		routes, err := dump(func() ([]netlink.Route, error) {
-			return m.kernel.RouteListFiltered(family, &netlink.Route{Table: m.cfg.Table}, netlink.RT_FILTER_TABLE)
+			return m.kernel.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
 		})
 		if err != nil {
-			return nil, fmt.Errorf("list %s routes of table %d: %w", familyName(family), m.cfg.Table, err)
+			return nil, fmt.Errorf("list %s routes of table %d: %w", familyName(family), table, err)
 		}
 		all = append(all, routes...)
 	}
@@ -207,33 +208,20 @@ func (m *Manager) listRoutes() (map[place]target, error) {
 	return have, nil
 }
 
-// checkTable refuses a table that holds what neither we made nor a killed
-// instance can have left: routes of others, or of ours to another living link.
+// checkTable refuses a table with routes of others. Ours are leftovers: the lock
+// of the table says that nobody else is alive to keep them.
 func (m *Manager) checkTable() error {
 	all, err := m.tableRoutes()
 	if err != nil {
 		return err
 	}
 	for i := range all {
-		r := &all[i]
-		switch {
-		case r.Protocol != protocol:
-			return fmt.Errorf("%w: table %d holds a route to %s that is not ours; choose another table",
-				ErrTableInUse, m.cfg.Table, prefixOf(r))
-		case r.Type == unix.RTN_UNICAST && r.LinkIndex != m.link:
-			return fmt.Errorf("%w: table %d leads to %s, another instance's link; choose another table",
-				ErrTableInUse, m.cfg.Table, m.linkName(r.LinkIndex))
+		if r := &all[i]; r.Protocol != protocol {
+			return fmt.Errorf("%w: table %d holds a route to %s that is not ours; "+
+				"remove it, or run ipsecd with --routes off", ErrTableInUse, table, prefixOf(r))
 		}
 	}
 	return nil
-}
-
-func (m *Manager) linkName(index int) string {
-	link, err := m.kernel.LinkByIndex(index)
-	if err != nil {
-		return fmt.Sprintf("link %d", index)
-	}
-	return link.Attrs().Name
 }
 
 // removeRoutes removes our routes except those to keep; a nil keep keeps none.
@@ -248,7 +236,9 @@ func (m *Manager) removeRoutes(keep func(*netlink.Route) bool) error {
 		if r.Protocol != protocol || keep != nil && keep(r) {
 			continue
 		}
-		err := m.kernel.RouteDel(m.route(place{prefixOf(r), r.Priority}, targetOf(r)))
+		old := m.route(place{prefixOf(r), r.Priority}, targetOf(r))
+		old.LinkIndex = 0 // any: a killed instance may have had another TUN
+		err := m.kernel.RouteDel(old)
 		if err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, fmt.Errorf("remove route to %s: %w", prefixOf(r), err))
 		}

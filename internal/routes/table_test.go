@@ -32,12 +32,12 @@ func TestApply(t *testing.T) {
 		"throw 10.2.9.0/24")
 
 	h.wantWay("10.2.0.9", 0, "ipsec0 10.1.0.1")
-	h.wantWay("10.2.0.9", testMark, "wire 192.0.2.1")
-	h.wantWay("10.2.9.9", 0, "wire 192.0.2.1")
-	h.wantWay("10.4.0.9", 0, "wire 192.0.2.1")
+	h.wantWay("10.2.0.9", testMark, "wire 192.0.2.1 via 192.0.2.254")
+	h.wantWay("10.2.9.9", 0, "wire 192.0.2.1 via 192.0.2.254")
+	h.wantWay("10.4.0.9", 0, "wire 192.0.2.1 via 192.0.2.254")
 	h.wantWay("10.1.0.1", 0, "lo 10.1.0.1")
 	h.wantWay("fd00:2::9", 0, "ipsec0 fd00:1::1")
-	h.wantWay("fd00:2::9", testMark, "wire 2001:db8::1")
+	h.wantWay("fd00:2::9", testMark, "wire 2001:db8::1 via 2001:db8::fe")
 
 	// One goes, one comes, one changes its source, one stays.
 	h.apply(m, []Route{
@@ -57,7 +57,7 @@ func TestApply(t *testing.T) {
 		t.Error(err)
 	}
 	h.wantTable()
-	h.wantWay("10.2.0.9", 0, "wire 192.0.2.1")
+	h.wantWay("10.2.0.9", 0, "wire 192.0.2.1 via 192.0.2.254")
 }
 
 // What stays is left alone, and what somebody removed comes back.
@@ -73,7 +73,7 @@ func TestApplyRepairs(t *testing.T) {
 		if err := netlink.RouteSubscribe(updates, done); err != nil {
 			return err
 		}
-		all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: DefaultTable}, netlink.RT_FILTER_TABLE)
+		all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
 		if err != nil {
 			return err
 		}
@@ -82,14 +82,50 @@ func TestApplyRepairs(t *testing.T) {
 	h.apply(m, want)
 	h.wantTable("10.2.0.0/16 dev ipsec0 src 192.0.2.1", "10.3.0.0/16 dev ipsec0 src 192.0.2.1")
 	for _, kind := range []uint16{unix.RTM_DELROUTE, unix.RTM_NEWROUTE} {
-		if u := <-updates; u.Type != kind || u.Dst.String() != "10.2.0.0/16" {
+		if u := next(updates); u.Type != kind || u.Dst.String() != "10.2.0.0/16" {
 			t.Errorf("message type %d about %v, want %d about the removed route", u.Type, u.Dst, kind)
 		}
 	}
 	h.apply(m, want[1:])
-	if u := <-updates; u.Type != unix.RTM_DELROUTE || u.Dst.String() != "10.2.0.0/16" {
+	if u := next(updates); u.Type != unix.RTM_DELROUTE || u.Dst.String() != "10.2.0.0/16" {
 		t.Errorf("message type %d about %v, want the end of the removed policy's route", u.Type, u.Dst)
 	}
+}
+
+// next returns the next message about our table.
+func next(updates <-chan netlink.RouteUpdate) netlink.RouteUpdate {
+	for {
+		if u := <-updates; u.Table == table {
+			return u
+		}
+	}
+}
+
+// A TUN that goes down loses its routes; once it is up Apply makes them again.
+func TestTUNDownAndUp(t *testing.T) {
+	h := newWiredHost(t)
+	m := h.start(Config{Link: "ipsec0", Guard: true})
+	protect := []Route{protected("192.0.2.1/32", "10.2.0.0/16"), protected("2001:db8::1/128", "fd00:2::/64")}
+	guards := []string{"unreachable 10.2.0.0/16", "unreachable fd00:2::/64"}
+	complete := append([]string{"10.2.0.0/16 dev ipsec0 src 192.0.2.1", "fd00:2::/64 dev ipsec0 src 2001:db8::1"}, guards...)
+	h.apply(m, protect)
+	h.wantTable(complete...)
+
+	h.setLink("ipsec0", netlink.LinkSetDown)
+	h.wantTable(guards...)
+	h.wantWay("10.2.0.9", 0, unix.EHOSTUNREACH.Error())
+	if err := m.Apply(protect, nil); !errors.Is(err, unix.ENETDOWN) {
+		t.Errorf("Apply while the link is down: %v", err)
+	}
+	h.wantTable(guards...)
+
+	h.setLink("ipsec0", netlink.LinkSetUp)
+	for range 2 {
+		h.apply(m, protect)
+		h.wantTable(complete...)
+	}
+	h.wantWay("10.2.0.9", 0, "ipsec0 192.0.2.1")
+	h.wantWay("fd00:2::9", 0, "ipsec0 2001:db8::1")
 }
 
 // The link-scoped destinations stay on their links though everything else is
@@ -106,7 +142,7 @@ func TestEverythingProtected(t *testing.T) {
 		"throw 255.255.255.255/32",
 		"throw fe80::/10")
 	h.wantWay("198.51.100.1", 0, "ipsec0 192.0.2.1")
-	h.wantWay("198.51.100.1", testMark, "wire 192.0.2.1")
+	h.wantWay("198.51.100.1", testMark, "wire 192.0.2.1 via 192.0.2.254")
 	h.wantWay("192.0.2.7", 0, "ipsec0 192.0.2.1")
 	h.wantWay("224.0.0.5", 0, "wire 192.0.2.1")
 	h.do(func() error { return dropDefault(netlink.FAMILY_V4) })
@@ -129,13 +165,7 @@ func TestSourceOnTUN(t *testing.T) {
 func TestRouteErrors(t *testing.T) {
 	h := newWiredHost(t)
 	m := h.start(Config{Link: "ipsec0"})
-	h.do(func() error {
-		link, err := netlink.LinkByName("ipsec0")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetDown(link)
-	})
+	h.setLink("ipsec0", netlink.LinkSetDown)
 	err := m.Apply([]Route{protected("10.1.0.0/16", "10.2.0.0/16"), protected("10.1.0.0/16", "10.3.0.0/16")}, nil)
 	if !errors.Is(err, unix.ENETDOWN) || !strings.Contains(err.Error(), "(and 1 more)") {
 		t.Errorf("got %v, want two failures for a link that is down", err)
