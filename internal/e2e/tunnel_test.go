@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -194,6 +195,33 @@ func TestReloadUnderTransfer(t *testing.T) {
 			a.stop()
 			b.stop()
 			wire.onlyESP()
+		})
+	}
+}
+
+// A protected network with a port that passes as it is: what the TUN hands over
+// in trains and with half a checksum must be split and finished before it goes
+// on by the real route.
+func TestBulkInClear(t *testing.T) {
+	for name, c := range map[string]struct{ a, b, everything string }{
+		"IPv4": {"198.51.100.1", "198.51.100.2", "0.0.0.0/0"},
+		"IPv6": {"fd00:1::1", "fd00:1::2", "fd00:1::/64"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := newPair(t)
+			a.start("-f", a.file("a.conf", fmt.Sprintf(`
+spdadd %[1]s %[2]s tcp -P out none;
+spdadd %[1]s %[3]s any -P out ipsec esp/tunnel/%[1]s-%[2]s/require;
+`, c.a, c.b, c.everything)))
+			transfer(t, a, b, c.a, c.b, many, nil)
+			if ask(t, a, b, c.a, c.b, 300*time.Millisecond) {
+				t.Error("UDP has no SA and is answered all the same")
+			}
+			a.stop()
+			passed := regexp.MustCompile(`passed as they were.*packets=(\d+)`).FindStringSubmatch(a.log.String())
+			if passed == nil || len(passed[1]) < 5 {
+				t.Errorf("the transfer did not pass through the TUN:\n%s", a.log)
+			}
 		})
 	}
 }
