@@ -31,7 +31,7 @@ demo: build ## build, then show two hosts talking through ESP
 	./bin/ipsecd demo
 
 lint: ## gofmt, go vet and staticcheck
-	@unformatted=$$($$($(GO) env GOROOT)/bin/gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	@unformatted=$$($$($(GO) env GOROOT)/bin/gofmt -l .); \
 		if [ -n "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	cd bench && $(GO) vet ./...

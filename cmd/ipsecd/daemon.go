@@ -77,10 +77,10 @@ func (d *daemon) changed() error {
 // open makes socket, device and links. Sockets for ESP are open before the
 // first route: the kernel would answer "protocol unreachable".
 func (d *daemon) open() error {
-	if err := os.MkdirAll(d.runDir, 0o700); err != nil {
-		return fmt.Errorf("run directory: %w; choose another by --run-dir", err)
+	err := makeRunDir(d.runDir)
+	if err != nil {
+		return err
 	}
-	var err error
 	if d.listener, err = control.Listen(filepath.Join(d.runDir, socketName)); err != nil {
 		return err
 	}

@@ -9,9 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+var errPrivileges = errors.New("built with cgo, ipsecd keeps all privileges that it was started with; build it with CGO_ENABLED=0")
+
 // dropPrivileges leaves all threads, those to come as well, CAP_NET_ADMIN (the
 // TUN, routes, rules) and CAP_NET_RAW (sockets) of what capabilities there are.
-// A build with cgo cannot reach all threads and keeps what it has.
+// A program with cgo cannot reach all its threads: errPrivileges.
 func dropPrivileges() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var have [2]unix.CapUserData
@@ -22,8 +24,11 @@ func dropPrivileges() error {
 	data := [2]unix.CapUserData{{Effective: have[0].Effective & keep, Permitted: have[0].Permitted & keep}}
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET,
 		uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
-	if errno != 0 && !errors.Is(errno, syscall.ENOTSUP) {
-		return fmt.Errorf("capset: %w", errno)
+	switch errno {
+	case 0:
+		return nil
+	case syscall.ENOTSUP:
+		return errPrivileges
 	}
-	return nil
+	return fmt.Errorf("capset: %w", errno)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -104,7 +105,10 @@ func run(ctx context.Context, o options) (err error) {
 	if err := d.open(); err != nil {
 		return err
 	}
-	if err := dropPrivileges(); err != nil {
+	switch err := dropPrivileges(); {
+	case errors.Is(err, errPrivileges):
+		d.log.Warn(err.Error())
+	case err != nil:
 		return err
 	}
 	return d.serve(ctx)

@@ -31,14 +31,27 @@ func TestMain(m *testing.M) {
 		if err := os.Chmod(dir, 0o755); err != nil { // some tests run it as another user
 			panic(err)
 		}
-		build := exec.Command("go", "build", "-o", dir, "ipsecd/cmd/ipsecd", "ipsecd/cmd/setkey")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			panic(fmt.Sprintf("%v: %s", err, out))
+		if err := build(dir); err != nil {
+			panic(err)
 		}
 		ipsecd, setkey = filepath.Join(dir, "ipsecd"), filepath.Join(dir, "setkey")
 		return m.Run()
 	}))
+}
+
+// build builds setkey, and ipsecd with the race detector if the test has it.
+func build(dir string) error {
+	for _, program := range []string{"setkey", "ipsecd"} {
+		cmd := exec.Command("go", "build", "-o", dir, "ipsecd/cmd/"+program)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if raceDetector && program == "ipsecd" {
+			cmd = exec.Command("go", "build", "-race", "-o", dir, "ipsecd/cmd/"+program)
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %w: %s", cmd, err, out)
+		}
+	}
+	return nil
 }
 
 const (
@@ -188,8 +201,10 @@ func (h *host) wait() int {
 		h.Errorf("host %s: ipsecd did not end; its log:\n%s", h.name, h.log)
 		<-done
 	}
-	if strings.Contains(h.log.String(), "panic:") {
-		h.Errorf("host %s: ipsecd panicked:\n%s", h.name, h.log)
+	for _, bad := range []string{"panic:", "DATA RACE"} {
+		if strings.Contains(h.log.String(), bad) {
+			h.Errorf("host %s: %s in ipsecd:\n%s", h.name, bad, h.log)
+		}
 	}
 	return cmd.ProcessState.ExitCode()
 }

@@ -98,6 +98,9 @@ func TestCleanEnd(t *testing.T) {
 // A running ipsecd has CAP_NET_ADMIN and CAP_NET_RAW, bits 12 and 13, alone, on
 // every thread.
 func TestPrivileges(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector needs cgo, and a program with cgo cannot reach all of its threads")
+	}
 	a, _ := newPair(t)
 	a.start()
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", a.cmd.Process.Pid))

@@ -95,11 +95,12 @@ func TestTunnels(t *testing.T) {
 			transfer(t, b, a, tun.innerB, tun.innerA, many/8, nil)
 		})
 	}
+	packets := wire.onlyESP()
 	if a.stop() != 0 || b.stop() != 0 {
 		t.Errorf("ipsecd did not end well; logs:\n%s\n%s", a.log, b.log)
 	}
 	seen := map[uint32]bool{}
-	for _, e := range wire.onlyESP() {
+	for _, e := range packets {
 		if encap := (e.spi-1)&3 >= 2; e.udp != encap {
 			t.Fatalf("SPI %#x in UDP: %v", e.spi, e.udp)
 		}
@@ -192,8 +193,6 @@ func TestReloadUnderTransfer(t *testing.T) {
 					b.mustSetkey("-f", fileB)
 				}
 			})
-			a.stop()
-			b.stop()
 			wire.onlyESP()
 		})
 	}

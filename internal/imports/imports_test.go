@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write testdata/ipsecd-modules.txt anew")
+var update = flag.Bool("update", false, "write testdata/ipsecd-links.txt anew")
 
 // everything as an entry allows all packages of ours: commands wire things up.
 const everything = "*"
@@ -119,33 +119,32 @@ func TestTableHasNoCycle(t *testing.T) {
 	}
 }
 
-const modulesFile = "testdata/ipsecd-modules.txt"
+const linkedFile = "testdata/ipsecd-links.txt"
 
-// TestLinkedModules compares the modules that cmd/ipsecd links with the list in
-// testdata. Run with -update after a decision for a new one, and give its reason
-// in docs/dependencies.md.
-func TestLinkedModules(t *testing.T) {
-	linked := goList(t, "-deps", "-f", `{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}`, "./cmd/ipsecd")
+// TestLinkedPackages compares the packages of others that cmd/ipsecd links with
+// the list in testdata. Run with -update after a decision for a new one, and give
+// its module's reason in docs/dependencies.md.
+func TestLinkedPackages(t *testing.T) {
+	linked := goList(t, "-deps", "-f", `{{with .Module}}{{if not .Main}}{{$.ImportPath}}{{end}}{{end}}`, "./cmd/ipsecd")
 	slices.Sort(linked)
-	linked = slices.Compact(linked)
 	if *update {
-		if err := os.WriteFile(modulesFile, []byte(strings.Join(linked, "\n")+"\n"), 0o644); err != nil {
+		if err := os.WriteFile(linkedFile, []byte(strings.Join(linked, "\n")+"\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	text, err := os.ReadFile(modulesFile)
+	text, err := os.ReadFile(linkedFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	listed := strings.Fields(string(text))
-	for _, module := range linked {
-		if !slices.Contains(listed, module) {
-			t.Errorf("ipsecd links %s, which is not in %s", module, modulesFile)
+	for _, name := range linked {
+		if !slices.Contains(listed, name) {
+			t.Errorf("ipsecd links %s, which is not in %s", name, linkedFile)
 		}
 	}
-	for _, module := range listed {
-		if !slices.Contains(linked, module) {
-			t.Errorf("%s lists %s, which ipsecd does not link", modulesFile, module)
+	for _, name := range listed {
+		if !slices.Contains(linked, name) {
+			t.Errorf("%s lists %s, which ipsecd does not link", linkedFile, name)
 		}
 	}
 }
