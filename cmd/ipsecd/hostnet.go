@@ -98,19 +98,25 @@ func (h *hostNetwork) follow(policies *spd.DB, sas *sad.DB) error {
 }
 
 const (
-	keepUpEvery = 3 * time.Second
-	keepUpShare = 50 // of the time that following takes, in which nothing is done
+	keepUpEvery = 3 * time.Second        // path MTUs change without a message
+	keepUpPause = 200 * time.Millisecond // after a change, for others to follow
+	keepUpShare = 50                     // of the time that following takes, in which nothing is done
 )
 
-// keepUp follows what changes on the host: path MTUs, addresses, the TUN set
-// down and up again.
+// keepUp follows what changes on the host: path MTUs, addresses, rules and
+// routes that somebody else removed, the TUN set down and up again.
 func (h *hostNetwork) keepUp(ctx context.Context, policies *spd.DB, sas *sad.DB) {
-	pause, failing := keepUpEvery, false
+	changed, err := routes.Watch(ctx)
+	if err != nil {
+		h.log.Warn("changes of the host's network are seen with delay", "err", err)
+	}
+	failing := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause):
+		case <-changed:
+		case <-time.After(keepUpEvery):
 		}
 		start := time.Now()
 		err := h.follow(policies, sas)
@@ -118,7 +124,11 @@ func (h *hostNetwork) keepUp(ctx context.Context, policies *spd.DB, sas *sad.DB)
 			h.log.Error("cannot follow the host's network", "err", err)
 		}
 		failing = err != nil
-		pause = max(keepUpEvery, keepUpShare*time.Since(start))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(max(keepUpPause, keepUpShare*time.Since(start))):
+		}
 	}
 }
 

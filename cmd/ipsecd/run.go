@@ -86,13 +86,18 @@ func isIPv6(p netip.Prefix) bool { return p.Addr().Is6() }
 
 // parseAddr reads an address with or without a prefix length.
 func parseAddr(s string) (netip.Prefix, error) {
-	if p, err := netip.ParsePrefix(s); err == nil {
-		return p, nil
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Zone() != "" {
+			return netip.Prefix{}, fmt.Errorf("--addr %s: it is an address with a prefix length, as 10.0.0.1/24 or fd00::1/64", s)
+		}
+		p = netip.PrefixFrom(a, a.BitLen())
 	}
-	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-		return netip.PrefixFrom(a, a.BitLen()), nil
+	if a := p.Addr(); a.IsMulticast() || a.IsLoopback() || a.IsUnspecified() || a.Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("--addr %s: no host has that address; give a unicast one, as 10.0.0.1/24 or fd00::1/64", s)
 	}
-	return netip.Prefix{}, fmt.Errorf("--addr %s: it is an address with a prefix length, as 10.0.0.1/24 or fd00::1/64", s)
+	return p, nil
 }
 
 // run is the life of the daemon.

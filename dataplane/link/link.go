@@ -36,7 +36,7 @@ type BurstWriter interface {
 // Outside is the wire's side.
 type Outside interface {
 	// Read blocks until packets are there and fills bursts from the start of
-	// bs; it returns how many. A packet of a raw socket is Lone, a train of
+	// bs; it returns how many, which may be none. A packet of a raw socket is Lone, a train of
 	// UDP datagrams is a burst whose Head is the IP and UDP header of all of
 	// them, with the length of the train. The octets are valid, and may be
 	// changed, until the next Read.

@@ -73,6 +73,10 @@ type receiver struct {
 	names []unix.RawSockaddrInet6 // large enough for both families
 	ctls  [][]byte
 
+	// errors says that the socket queues ICMP errors (IPV6_RECVERR). They are of
+	// no use here, but without it an IPv6 raw socket learns no path MTU.
+	errors bool
+
 	n    int
 	err  syscall.Errno
 	call func(fd uintptr) bool
@@ -101,10 +105,39 @@ func (r *receiver) recvmmsg(fd uintptr) bool {
 	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])),
 		uintptr(len(r.hdrs)), unix.MSG_DONTWAIT, 0, 0)
 	r.n, r.err = int(n), errno
+	if r.errors && errno != 0 {
+		r.drain(fd)
+		if fromICMP(errno) {
+			r.n, r.err = 0, 0
+		}
+	}
 	return errno != unix.EAGAIN && errno != unix.EINTR
 }
 
-// receive blocks until there are messages and returns how many.
+// drain empties the queue of errors, which would fill the receive buffer.
+func (r *receiver) drain(fd uintptr) {
+	var h unix.Msghdr
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&h)), unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+		if errno != 0 {
+			return
+		}
+	}
+}
+
+// fromICMP tells what the kernel makes of ICMP errors for a socket, which pass,
+// from trouble with the socket itself.
+func fromICMP(errno syscall.Errno) bool {
+	switch errno {
+	case unix.EMSGSIZE, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ECONNREFUSED, unix.EACCES, unix.EPROTO,
+		unix.ENOPROTOOPT, unix.EHOSTDOWN, unix.EOPNOTSUPP, unix.ENONET:
+		return true
+	}
+	return false
+}
+
+// receive blocks until there is something and returns how many messages it is,
+// which may be none.
 func (r *receiver) receive() (int, error) {
 	for i := range r.hdrs {
 		h := &r.hdrs[i].hdr

@@ -54,6 +54,9 @@ func openRaw(v6 bool, proto int, mark uint32, receive bool) (*rawSocket, error) 
 			{unix.IPPROTO_IPV6, ipv6FlowInfo, 1, "IPV6_FLOWINFO"},
 		}
 	}
+	if v6 && receive {
+		opts = append(opts, sockopt{unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1, "IPV6_RECVERR"})
+	}
 	fd, err := openSocket(family, unix.SOCK_RAW, proto, mark, opts)
 	if err != nil {
 		return nil, fmt.Errorf("raw socket for protocol %d: %w", proto, err)
@@ -71,6 +74,7 @@ func openRaw(v6 bool, proto int, mark uint32, receive bool) (*rawSocket, error) 
 		skip, ctl = packet.IPv6HeaderLen, 128
 	}
 	raw.r = newReceiver(s, ReadBatch, maxIP, skip, ctl)
+	raw.r.errors = v6
 	raw.onCmsg6 = raw.cmsg6
 	return raw, nil
 }

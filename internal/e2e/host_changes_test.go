@@ -28,6 +28,15 @@ func TestFollowsTheHost(t *testing.T) {
 	a.must("ip", "route", "del", "198.51.100.2")
 	mtu("mtu 1446")
 
+	rules, _ := a.run("ip", "rule")
+	for _, priority := range []string{"5210", "5213", "32765"} {
+		a.must("ip", "rule", "del", "pref", priority)
+		a.eventually("with its rules", func() bool {
+			now, _ := a.run("ip", "rule")
+			return now == rules
+		})
+	}
+
 	a.must("ip", "link", "set", "tun0", "down")
 	a.must("ip", "link", "set", "tun0", "up")
 	a.eventually("reachable again", answers)

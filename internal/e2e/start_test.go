@@ -35,6 +35,7 @@ func TestStartErrors(t *testing.T) {
 		{"file that contradicts itself", []string{ipsecd, "run", "--run-dir", runDir + "2", "-f", clash}, clash + ":2:1"},
 		{"MTU", []string{ipsecd, "run", "--mtu", "10"}, "--mtu 10: it is from"},
 		{"address", []string{ipsecd, "run", "--addr", "10.0.0.300/8"}, "--addr 10.0.0.300/8"},
+		{"address of no host", []string{ipsecd, "run", "--addr", "224.0.0.1/24"}, "--addr 224.0.0.1/24: no host has that address"},
 		{"routes", []string{ipsecd, "run", "--routes", "perhaps"}, "--routes perhaps: it is auto or off"},
 		{"flag", []string{ipsecd, "run", "--colour"}, "--colour"},
 		{"dead socket", []string{setkey, "-S", filepath.Join(a.dir, "nobody"), "-D"}, "is it running?"},

@@ -152,6 +152,23 @@ func (m *Manager) installRules() error {
 	return m.verifyRules(want)
 }
 
+// repairRules puts rules back that somebody else removed.
+func (m *Manager) repairRules() error {
+	for _, family := range m.families {
+		have, err := m.ourRules(family)
+		if err != nil {
+			return err
+		}
+		for _, r := range m.wantedRules(family) {
+			if !slices.Contains(have, r) {
+				m.cfg.Log.Warn("somebody removed a rule; put it back", "rule", r.String())
+				return m.installRules()
+			}
+		}
+	}
+	return nil
+}
+
 // verifyRules reads the rules back: an old kernel ignores the attributes it
 // does not know, which would turn the rule for one protocol into one for all
 // packets and lead them round the TUN.

@@ -59,8 +59,8 @@ var linkScoped = []netip.Prefix{
 // several policies with one Dst the first that has such an address decides.
 // Call Apply again when addresses come or go.
 //
-// It compares with what the kernel has, so it repairs what others undid, and its
-// cost grows with the table. What is right already stays untouched; new routes
+// It compares with what the kernel has, so it repairs what others undid, rules
+// included, and its cost grows with the table. What is right already stays untouched; new routes
 // are made before old ones go. Routes that cannot be made do not keep Apply from
 // the rest; the error tells the first and how many they are. A TUN that goes down
 // loses its routes, and gets none until it is up.
@@ -69,6 +69,9 @@ func (m *Manager) Apply(protect []Route, exempt []netip.Prefix) error {
 	defer m.mu.Unlock()
 	if m.kernel == nil {
 		return ErrClosed
+	}
+	if err := m.repairRules(); err != nil {
+		return err
 	}
 	local, err := m.localAddrs()
 	if err != nil {
