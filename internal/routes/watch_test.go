@@ -33,7 +33,7 @@ func TestWatch(t *testing.T) {
 	for name, change := range map[string]func() error{
 		"rule":    func() error { return netlink.RuleAdd(rule) },
 		"route":   func() error { return dropDefault(netlink.FAMILY_V4) },
-		"MTU":     func() error { return SetMTU("ipsec0", 1300) },
+		"MTU":     func() error { return SetMTU("ipsec0", 1310) },
 		"address": func() error { return SetupLink("ipsec0", 1300, prefixes("10.9.9.9/32"), 0, 0) },
 	} {
 		h.do(change)
