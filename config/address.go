@@ -107,6 +107,17 @@ func badAddr(t token) error {
 	return fail(t.pos, t.shown()+" is not an IPv4 address", "write four octets, as in 192.0.2.1")
 }
 
+// oneHost refuses what is not the address of one host where what needs one.
+func oneHost(at Pos, a netip.Addr, what string) error {
+	switch {
+	case a.IsUnspecified():
+		return fail(at, a.String()+" is the address of no host", "give that of a host as "+what)
+	case a.IsMulticast():
+		return unsupported(at, "the multicast address "+a.String()+" as "+what, "give the address of a host")
+	}
+	return nil
+}
+
 func mixed(at Pos, a, b netip.Addr) error {
 	return fail(at, fmt.Sprintf("%s and %s are of different families", a, b), "give two IPv4 or two IPv6 addresses")
 }

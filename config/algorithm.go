@@ -15,6 +15,7 @@ func (p *parser) algorithms(s *Add) error {
 		return fail(t.pos, "-A stands without -E before it", "write -E ALGORITHM KEY, then -A ALGORITHM KEY")
 	}
 	if !t.is("-E") {
+		p.conceal()
 		return p.unexpected("the algorithms come here: -E ALGORITHM KEY [-A ALGORITHM KEY]")
 	}
 	p.next()
@@ -55,18 +56,19 @@ func (p *parser) authentication(s *Add, enc *alg.Info) error {
 func (p *parser) afterKey() error {
 	t := p.peek()
 	switch {
-	case t.isOption() && algorithmOptions.has(t.text):
+	case t.is(";"), t.kind == eof, t.kind == unclosed, t.kind == word && statementWords.has(t.text):
+		return nil
+	case t.kind == word && algorithmOptions.has(t.text):
 		return fail(t.pos, t.text+" is given too late or twice", "write -E ALGORITHM KEY, then -A ALGORITHM KEY, then ;")
-	case t.isOption():
-		return fail(t.pos, t.shown()+" comes too late", "options such as -m, -r and -u come before -E")
-	case t.kind == quoted, t.kind == word && !statementWords.has(t.text):
-		return fail(t.pos, "something follows the key", "end the statement with ;, or put a key with blanks in quotes")
+	case t.kind == word && (extensionWords.has(t.text) || extensionsElsewhere.has(t.text)):
+		return fail(t.pos, t.text+" comes too late", "options such as -m, -r and -u come before -E")
 	}
-	return nil
+	return fail(t.pos, "something follows the key", "end the statement with ;, or put a key with blanks in quotes")
 }
 
 func (p *parser) algorithm(k alg.Kind) (*alg.Info, Key, error) {
 	known := words(alg.Names(k))
+	p.conceal()
 	t, err := p.word("the name of an algorithm comes here: " + known.list())
 	if err != nil {
 		return nil, nil, err
@@ -86,13 +88,13 @@ func unknownAlgorithm(t token, k alg.Kind, known words) error {
 	if k == alg.Enc && alg.ByName(alg.Auth, t.text) != nil {
 		return fail(t.pos, t.text+" is for authentication", "give it by -A; for -E there are "+known.list())
 	}
-	return unknown(t, k.String()+" algorithm", known, algorithmsElsewhere)
+	return unknown(t.unlessNear(known), k.String()+" algorithm", known, algorithmsElsewhere)
 }
 
 // key parses the key of an algorithm and checks its length. No error shows an
 // octet of it.
 func (p *parser) key(a *alg.Info) (Key, error) {
-	t := p.peek()
+	t := p.conceal()
 	var key Key
 	switch {
 	case t.kind == quoted:

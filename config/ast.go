@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 )
 
@@ -58,8 +59,14 @@ type NATT struct {
 // Key holds key octets. It never formats them.
 type Key []byte
 
-func (k Key) String() string   { return fmt.Sprintf("key of %d bits, not shown", 8*len(k)) }
-func (k Key) GoString() string { return k.String() }
+// String says how long the key is and nothing else.
+func (k Key) String() string { return fmt.Sprintf("key of %d bits, not shown", 8*len(k)) }
+
+// Format makes every verb, %x and %#v too, print what String does.
+func (k Key) Format(s fmt.State, _ rune) { io.WriteString(s, k.String()) }
+
+// MarshalText keeps the octets out of JSON, and so out of structured logs.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // Add is the add statement. Enc and Auth are numbers of crypto/alg.
 type Add struct {

@@ -16,9 +16,10 @@ const (
 )
 
 type token struct {
-	kind kind
-	text string
-	pos  Pos
+	kind   kind
+	text   string
+	pos    Pos
+	hidden bool // may be a piece of a key
 }
 
 // is reports whether the token is a word or a sign that reads so.
@@ -36,7 +37,7 @@ func (t token) shown() string {
 	switch {
 	case t.kind == quoted:
 		return "quoted string"
-	case looksLikeKey(t.text):
+	case t.hidden && t.kind == word, looksLikeKey(t.text):
 		return fmt.Sprintf("word of %d characters", len(t.text))
 	case len(t.text) > 64:
 		return fmt.Sprintf("%.64q...", t.text)
@@ -98,7 +99,7 @@ func (l *lexer) scan() token {
 	at := l.pos()
 	rest := l.src[l.off:]
 	if rest == "" {
-		return token{eof, "", at}
+		return token{kind: eof, pos: at}
 	}
 	if rest[0] == '"' {
 		return l.quote(at, rest[1:])
@@ -109,20 +110,20 @@ func (l *lexer) scan() token {
 	}
 	if n := length(rest, ends); n > 0 {
 		l.advance(l.off + n)
-		return token{word, rest[:n], at}
+		return token{kind: word, text: rest[:n], pos: at}
 	}
 	l.advance(l.off + 1)
-	return token{punct, rest[:1], at}
+	return token{kind: punct, text: rest[:1], pos: at}
 }
 
 func (l *lexer) quote(at Pos, rest string) token {
 	n := strings.IndexByte(rest, '"')
 	if n < 0 {
 		l.advance(len(l.src))
-		return token{unclosed, "", at}
+		return token{kind: unclosed, pos: at}
 	}
 	l.advance(l.off + n + 2)
-	return token{quoted, rest[:n], at}
+	return token{kind: quoted, text: rest[:n], pos: at}
 }
 
 // length is that of the part of s before the first of ends.

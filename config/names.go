@@ -94,6 +94,12 @@ func unknown(t token, what string, known, elsewhere words) error {
 	return fail(t.pos, fmt.Sprintf("%s is not a known %s", t.shown(), what), want)
 }
 
+// unlessNear is the token with a misspelling of one of known not hidden.
+func (t token) unlessNear(known words) token {
+	t.hidden = t.hidden && nearest(t.text, known) == ""
+	return t
+}
+
 // nearest is the word most like s, or nothing if none is much like it.
 func nearest(s string, known words) string {
 	best, near := len(s)/3+1, ""

@@ -62,6 +62,7 @@ type parser struct {
 	ahead  token
 	loaded bool
 	end    Pos  // right after the token consumed last
+	hide   int  // the line whose words may be pieces of a key
 	resume bool // the error stands before a statement: skip nothing
 	exit   bool
 	errs   Errors
@@ -70,7 +71,17 @@ type parser struct {
 func (p *parser) peek() token {
 	if !p.loaded {
 		p.ahead, p.loaded = p.scan(), true
+		p.ahead.hidden = p.ahead.pos.Line == p.hide
 	}
+	return p.ahead
+}
+
+// conceal keeps the word ahead and the rest of its line out of messages: it
+// stands where a key may stand, and a key without quotes goes on behind its
+// blanks and semicolons.
+func (p *parser) conceal() token {
+	p.peek()
+	p.ahead.hidden, p.hide = true, p.line
 	return p.ahead
 }
 
@@ -115,6 +126,7 @@ func (p *parser) report(err error) {
 	p.errs = p.errs.add(err.(*Error))
 	if !p.resume {
 		p.skip()
+		p.hide = p.line
 	}
 	p.resume, p.policy = false, false
 }

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -94,6 +96,8 @@ func TestParse(t *testing.T) {
 		{"flush;", Flush{at(1, 1), ProtoAny}},
 		{"flush esp;", Flush{at(1, 1), ProtoESP}},
 		{"dump esp-udp ;", Dump{at(1, 1), ProtoESPUDP}},
+		{"flush# all of them\n;", Flush{at(1, 1), ProtoAny}},
+		{"get " + pair + " esp 256# the old one;\n;", Get{said(ProtoESP, "192.0.2.1", "192.0.2.2", 256)}},
 		{"spdflush;", SPDFlush{at(1, 1)}},
 		{"spddump;", SPDDump{at(1, 1)}},
 		{"#!/usr/sbin/setkey -f\n  spddump;", SPDDump{at(2, 3)}},
@@ -121,6 +125,10 @@ func TestParse(t *testing.T) {
 		{"spdadd 0.0.0.0/0 0.0.0.0/0 icmp 3,4 -P in none;", SPDAdd{at(1, 1), sel("0.0.0.0/0", "0.0.0.0/0", 3, 4, 1), In, None, nil}},
 		{"spdadd 0.0.0.0/0 0.0.0.0/0 ipencap -P in none;", SPDAdd{at(1, 1), sel("0.0.0.0/0", "0.0.0.0/0", 0, 0, 4), In, None, nil}},
 		{"spdadd 0.0.0.0/0 0.0.0.0/0 99 -P in none;", SPDAdd{at(1, 1), sel("0.0.0.0/0", "0.0.0.0/0", 0, 0, 99), In, None, nil}},
+		{"spdadd 10.0.0.1[any] 10.0.0.2[0] icmp -P in none;", SPDAdd{at(1, 1), sel("10.0.0.1/32", "10.0.0.2/32", 0, 0, 1), In, None, nil}},
+		{"spdadd ::/0[any] ::/0[any] icmp6 135,0 -P in none;", SPDAdd{at(1, 1), sel("::/0", "::/0", 135, 0, 58), In, None, nil}},
+		{"spdadd 10.0.0.1[any] 10.0.0.2 gre -P in none;", SPDAdd{at(1, 1), sel("10.0.0.1/32", "10.0.0.2/32", 0, 0, 47), In, None, nil}},
+		{"spddelete 10.1.0.0/24 10.2.0.0/24 any -P out none;", SPDDelete{at(1, 1), lans, Out}},
 		{"spddelete 10.1.0.0/24 10.2.0.0/24 any -P out;", SPDDelete{at(1, 1), lans, Out}},
 		{"spddelete 10.1.0.0/24 10.2.0.0/24 any -P in ipsec esp/tunnel/192.0.2.1-192.0.2.2/require;", SPDDelete{at(1, 1), lans, In}},
 	} {
@@ -217,6 +225,40 @@ func TestAtMostTenErrors(t *testing.T) {
 	_, err := Parse("f", []byte(strings.Repeat("nonsense;\n", 50)+"flush;"))
 	if errs := err.(Errors); len(errs) != 10 || errs[9].Line != 10 {
 		t.Errorf("%d errors: %v", len(errs), err)
+	}
+}
+
+// TestSPDDeleteSwallowsNothing leaves out the `;` behind each form of
+// spddelete: the statement that follows still counts.
+func TestSPDDeleteSwallowsNothing(t *testing.T) {
+	for _, treatment := range []string{"", " none", " ipsec esp/tunnel/192.0.2.1-192.0.2.2", " ipsec esp/tunnel/192.0.2.1-192.0.2.2/require"} {
+		head := "spddelete 10.0.0.0/8 10.0.0.0/8 any -P out" + treatment
+		stmts, err := Parse("f", []byte(head+"\nspdflush;"))
+		want := fmt.Sprintf(`f:1:%d: the statement does not end before the "spdflush" that follows; put a ; here`, len(head)+1)
+		if err == nil || err.Error() != want {
+			t.Errorf("%s\ngot  %v\nwant %s", head, err, want)
+		}
+		if d := cmp.Diff([]Statement{SPDFlush{at(2, 1)}}, stmts); d != "" {
+			t.Errorf("%s\n%s", head, d)
+		}
+	}
+}
+
+func TestKeyHidesOctets(t *testing.T) {
+	k := Key("abcdefghijklmnop")
+	const hidden = "key of 128 bits, not shown"
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%c", "%U"} {
+		if got := fmt.Sprintf(verb, k); got != hidden {
+			t.Errorf("%s: %s", verb, got)
+		}
+		if got := fmt.Sprintf(verb, Add{EncKey: k}); !strings.Contains(got, hidden) {
+			t.Errorf("add by %s: %s", verb, got)
+		}
+	}
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("m", "key", k, "add", Add{EncKey: k})
+	if got := log.String(); strings.Count(got, `"`+hidden+`"`) != 2 || strings.Contains(got, "YWJj") {
+		t.Error(got)
 	}
 }
 

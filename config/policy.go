@@ -11,34 +11,23 @@ func (p *parser) spdadd(at Pos) (Statement, error) {
 	if s.Sel, s.Dir, err = p.policyHead(); err != nil {
 		return nil, err
 	}
-	if s.Action, err = p.action(); err != nil {
-		return nil, err
-	}
-	if s.Action == IPsec {
-		s.Rules, err = p.rules(s.Sel)
-		return s, err
-	}
-	if t := p.peek(); t.kind == word && !statementWords.has(t.text) {
-		return nil, fail(t.pos, "a rule does not go with "+s.Action.String(), "write ipsec before it, or leave it out")
-	}
-	return s, nil
+	s.Action, s.Rules, err = p.treatment(s.Sel)
+	return s, err
 }
 
-// spddelete takes the text that added a policy: what follows the direction
-// does not tell policies apart.
+// spddelete takes the text that added a policy, too: what follows the direction
+// must be right, but does not tell policies apart.
 func (p *parser) spddelete(at Pos) (Statement, error) {
 	s := SPDDelete{At: at}
 	var err error
 	if s.Sel, s.Dir, err = p.policyHead(); err != nil {
 		return nil, err
 	}
-	for t := p.peek(); !t.is(";") && t.kind != eof; t = p.peek() {
-		if t.kind == unclosed {
-			return nil, p.unexpected("")
-		}
-		p.next()
+	if t := p.peek(); t.kind != word || statementWords.has(t.text) {
+		return s, nil
 	}
-	return s, nil
+	_, _, err = p.treatment(s.Sel)
+	return s, err
 }
 
 // policyHead parses the selector, -P and the direction.
@@ -72,6 +61,21 @@ func (p *parser) direction() (Dir, error) {
 		return 0, unsupported(t.pos, "the direction fwd", "a policy in judges all that arrives: write in")
 	}
 	return 0, unknown(t, "direction", words{"in", "out"}, nil)
+}
+
+// treatment parses what a policy does: its action, with the rules of ipsec.
+func (p *parser) treatment(sel Selector) (a Action, rules []Rule, err error) {
+	if a, err = p.action(); err != nil {
+		return a, nil, err
+	}
+	if a == IPsec {
+		rules, err = p.rules(sel)
+		return a, rules, err
+	}
+	if t := p.peek(); t.kind == word && !statementWords.has(t.text) {
+		return a, nil, fail(t.pos, "a rule does not go with "+a.String(), "write ipsec before it, or leave it out")
+	}
+	return a, nil, nil
 }
 
 func (p *parser) action() (Action, error) {
@@ -171,11 +175,14 @@ func (p *parser) tunnelEnd() (netip.Addr, error) {
 	if t.is("me") || t.is("any") {
 		return netip.Addr{}, unsupported(t.pos, t.shown()+" as the end of a tunnel", "give its address")
 	}
-	_, a, err := p.address(0)
-	if err == nil && p.peek().is("[") {
+	at, a, err := p.address(0)
+	if err != nil {
+		return a, err
+	}
+	if p.peek().is("[") {
 		return a, p.portsInEnds()
 	}
-	return a, err
+	return a, oneHost(at, a, "an end of a tunnel")
 }
 
 func (p *parser) portsInEnds() error {

@@ -12,6 +12,7 @@ func TestReject(t *testing.T) {
 		head  = "add 192.0.2.1 192.0.2.2 esp 0x1000 "
 		sel   = "spdadd 10.0.0.0/8 10.0.0.0/8 any "
 		rule  = "spdadd 10.0.0.0/8 10.0.0.0/8 any -P out ipsec "
+		del   = "spddelete 10.0.0.0/8 10.0.0.0/8 any -P out "
 		stmts = "add, get, delete, deleteall, flush, dump, spdadd, spddelete, spdflush, spddump, exit, quit or bye"
 		exts  = "-m, -r, -u, -f, -natt, -E or -A"
 		encs  = "aes-cbc, rijndael-cbc or aes-gcm-16"
@@ -23,6 +24,10 @@ func TestReject(t *testing.T) {
 		// Statements.
 		{";", "1:1: no statement stands before this semicolon; remove it"},
 		{"spdad;", `1:1: "spdad" is not a known statement; did you mean spdadd? Known: ` + stmts},
+		{"nonsense; dunp;", "1:1: \"nonsense\" is not a known statement; use " + stmts + "\n" +
+			"f:1:11: word of 4 characters is not a known statement; did you mean dump? Known: " + stmts},
+		{"nonsense;\ndunp;", "1:1: \"nonsense\" is not a known statement; use " + stmts + "\n" +
+			"f:2:1: \"dunp\" is not a known statement; did you mean dump? Known: " + stmts},
 		{"update;", "1:1: update is not supported by this version; use " + stmts},
 		{`"add";`, "1:1: unexpected quoted string; a statement starts with " + stmts},
 		{"flush", "1:6: the last statement does not end; put a ; behind it"},
@@ -44,6 +49,11 @@ func TestReject(t *testing.T) {
 		{"add 192.0.2.1 2001:db8::2 esp 256;", "1:15: 192.0.2.1 and 2001:db8::2 are of different families; give two IPv4 or two IPv6 addresses"},
 		{"add -6 192.0.2.1 192.0.2.2 esp 256;", "1:8: 192.0.2.1 is not an IPv6 address, as -6 asks for; leave out the option, or give an address of that family"},
 		{"add -4x 192.0.2.1 192.0.2.2 esp 256;", `1:5: "-4x" is not a known option before an address; did you mean -4? Known: -4, -6 or -n`},
+		{"add -4 2001:db8::1 2001:db8::2 esp 256;", "1:8: 2001:db8::1 is not an IPv4 address, as -4 asks for; leave out the option, or give an address of that family"},
+		{"add 0.0.0.0 192.0.2.2 esp 256;", "1:5: 0.0.0.0 is the address of no host; give that of a host as an end of an SA"},
+		{"add 2001:db8::1 :: esp 256;", "1:17: :: is the address of no host; give that of a host as an end of an SA"},
+		{"add 192.0.2.1 224.0.0.5 esp 256;", "1:15: the multicast address 224.0.0.5 as an end of an SA is not supported by this version; give the address of a host"},
+		{"deleteall 2001:db8::1 ff02::5 esp;", "1:23: the multicast address ff02::5 as an end of an SA is not supported by this version; give the address of a host"},
 		{"add 192.0.2.1[4500] 192.0.2.2[4500] esp 256;", "1:5: ports do not go with esp; write esp-udp, or give them by -natt"},
 		{"add 192.0.2.1[0] 192.0.2.2 esp-udp 256;", `1:15: the port "0" is not right; a port is a number from 1 to 65535`},
 		{"add 192.0.2.1[70000] 192.0.2.2 esp-udp 256;", `1:15: the port "70000" is not right; a port is a number from 1 to 65535`},
@@ -84,7 +94,7 @@ func TestReject(t *testing.T) {
 		{head + "-A hmac-sha256 " + hmacKey + ";", "1:36: -A stands without -E before it; write -E ALGORITHM KEY, then -A ALGORITHM KEY"},
 		{head + "-E aes-gcm " + gcmKey + ";", `1:39: "aes-gcm" is not a known encryption algorithm; did you mean aes-gcm-16? Known: ` + encs},
 		{head + "-E aes-gmc-16 " + gcmKey + ";", `1:39: "aes-gmc-16" is not a known encryption algorithm; did you mean aes-gcm-16? Known: ` + encs},
-		{head + "-E rot13 " + gcmKey + ";", `1:39: "rot13" is not a known encryption algorithm; use ` + encs},
+		{head + "-E rot13 " + gcmKey + ";", `1:39: word of 5 characters is not a known encryption algorithm; use ` + encs},
 		{head + "-E 3des-cbc " + gcmKey + ";", "1:39: 3des-cbc is not supported by this version; use " + encs},
 		{head + "-E null;", "1:39: null is not supported by this version; use " + encs},
 		{head + "-E chacha20-poly1305 " + gcmKey + ";", "1:39: chacha20-poly1305 is not supported by this version; use " + encs},
@@ -93,7 +103,10 @@ func TestReject(t *testing.T) {
 		{head + "-E aes-cbc " + cbcKey + " -A aes-cbc " + cbcKey + ";", "1:85: aes-cbc is for encryption; give it by -E; for -A there are " + auths},
 		{head + "-E aes-cbc " + cbcKey + ";", "1:81: aes-cbc without -A would leave packets unauthenticated; add -A ALGORITHM KEY, with one of " + auths},
 		{head + "-E aes-gcm-16 " + gcmKey + " -A hmac-sha256 " + hmacKey + ";", "1:93: aes-gcm-16 authenticates by itself; leave out -A"},
-		{head + "-E aes-gcm-16 " + gcmKey + " -m tunnel;", `1:93: "-m" comes too late; options such as -m, -r and -u come before -E`},
+		{head + "-E aes-gcm-16 " + gcmKey + " -m tunnel;", "1:93: -m comes too late; options such as -m, -r and -u come before -E"},
+		{head + "-E aes-gcm-16 " + gcmKey + " -lh 100;", "1:93: -lh comes too late; options such as -m, -r and -u come before -E"},
+		{head + "-E aes-gcm-16 " + gcmKey + " -topsecret;", "1:93: something follows the key; end the statement with ;, or put a key with blanks in quotes"},
+		{head + "-E aes-gcm-16 " + gcmKey + "/topsecret;", "1:92: something follows the key; end the statement with ;, or put a key with blanks in quotes"},
 		{head + "-E aes-gcm-16 " + gcmKey + " -E aes-gcm-16;", "1:93: -E is given too late or twice; write -E ALGORITHM KEY, then -A ALGORITHM KEY, then ;"},
 		{head + "-E aes-gcm-16;", "1:49: aes-gcm-16 has no key; " + keys},
 		{head + "-E aes-cbc -A hmac-sha256 " + hmacKey + ";", "1:46: aes-cbc has no key; " + keys},
@@ -116,7 +129,9 @@ func TestReject(t *testing.T) {
 			`1:19: the port "65536" is not right; a port is any, a number from 0 to 65535, or the name of a common service`},
 		{"spdadd 10.0.0.0/8[htpt] 10.0.0.0/8 tcp -P in none;", `1:19: the service "htpt" is not known; give the port as a number`},
 		{"spdadd 10.0.0.0/8[22] 10.0.0.0/8 gre -P in none;",
-			"1:8: ports do not go with gre; leave them out; ICMP's type,code stands behind the protocol"},
+			"1:8: ports do not go with gre; write [any] or leave them out; ICMP's type,code stands behind the protocol"},
+		{"spdadd 10.0.0.0/8[any] 10.0.0.0/8[22] icmp -P in none;",
+			"1:24: ports do not go with icmp; write [any] or leave them out; ICMP's type,code stands behind the protocol"},
 		{"spdadd 10.0.0.0/8 10.0.0.0/8 256 -P in none;", `1:30: the upper-layer protocol "256" is not right; numbers are 1 to 255, and 255 is any`},
 		{"spdadd 10.0.0.0/8 10.0.0.0/8 0 -P in none;", `1:30: the upper-layer protocol "0" is not right; numbers are 1 to 255, and 255 is any`},
 		{"spdadd 10.0.0.0/8 10.0.0.0/8 tpc -P in none;",
@@ -139,6 +154,12 @@ func TestReject(t *testing.T) {
 		{sel + "-P out prio def none;", "1:41: prio is not supported by this version; leave it out: policies are tried in the order they are added"},
 		{sel + "-P out drop;", `1:41: "drop" is not a known action; use ipsec, none or discard`},
 		{sel + "-P out none esp/tunnel/192.0.2.1-192.0.2.2/require;", "1:46: a rule does not go with none; write ipsec before it, or leave it out"},
+		{del + "esp;", `1:44: "esp" is not a known action; use ipsec, none or discard`},
+		{del + "none esp/tunnel/192.0.2.1-192.0.2.2/require;", "1:49: a rule does not go with none; write ipsec before it, or leave it out"},
+		{del + "ipsec;", "1:49: the statement ends too early; " + form},
+		{del + "ipsec esp/transport//require;", "1:54: esp/transport is not supported by this version; write esp/tunnel/SRC-DST/LEVEL"},
+		{del + `"none";`, "1:44: unexpected quoted string; the statement is complete here: end it with ;"},
+		{del, "1:43: the last statement does not end; put a ; behind it"},
 		{rule + ";", "1:47: the statement ends too early; " + form},
 		{rule + "esp;", "1:50: the statement ends too early; " + form},
 		{rule + "ah/tunnel/192.0.2.1-192.0.2.2/require;", "1:47: ah is not supported by this version; use esp"},
@@ -150,6 +171,11 @@ func TestReject(t *testing.T) {
 		{rule + "esp/tunnel/192.0.2.1-2001:db8::2/require;", "1:58: 192.0.2.1 and 2001:db8::2 are of different families; give two IPv4 or two IPv6 addresses"},
 		{rule + "esp/tunnel/2001:db8::1-2001:db8::2/require;",
 			"1:58: a tunnel of another family than what it carries is not supported by this version; give ends of the selector's family"},
+		{rule + "esp/tunnel/0.0.0.0-192.0.2.2/require;", "1:58: 0.0.0.0 is the address of no host; give that of a host as an end of a tunnel"},
+		{rule + "esp/tunnel/192.0.2.1-0.0.0.0/require;", "1:68: 0.0.0.0 is the address of no host; give that of a host as an end of a tunnel"},
+		{"spdadd fd00::/64 fd01::/64 any -P in ipsec esp/tunnel/::-2001:db8::2/require;", "1:55: :: is the address of no host; give that of a host as an end of a tunnel"},
+		{rule + "esp/tunnel/192.0.2.1-239.1.1.1/require;",
+			"1:68: the multicast address 239.1.1.1 as an end of a tunnel is not supported by this version; give the address of a host"},
 		{rule + "esp/tunnel/me-any/require;", `1:58: "me" as the end of a tunnel is not supported by this version; give its address`},
 		{rule + "esp/tunnel/192.0.2.1[4500]-192.0.2.2[4500]/require;",
 			"1:67: a port at the end of a tunnel is not supported by this version; give the ports by the SA, with esp-udp or -natt"},
@@ -176,6 +202,43 @@ func TestReject(t *testing.T) {
 		}
 		if strings.Contains(err.Error(), "topsecret") || strings.Contains(err.Error(), gcmKey[2:20]) {
 			t.Errorf("%s\nshows a key: %v", tt.src, err)
+		}
+	}
+}
+
+// TestRejectHidesKeys puts keys, and pieces of keys without quotes, where the
+// parser comes upon them as something else.
+func TestRejectHidesKeys(t *testing.T) {
+	const head = "add 192.0.2.1 192.0.2.2 esp 0x1000 "
+	for _, src := range []string{
+		head + "-E aes-cbc pa;topsecret -A hmac-sha256 " + hmacKey + ";",
+		head + "-E aes-cbc pa;add topsecret;",
+		head + "-E aes-cbc pa;flush topsecret;",
+		head + "-E aes-cbc pa; ; topsecret",
+		head + "-E aes-cbc\npa;topsecret;",
+		head + "-E\naes-cbc pa;topsecret;",
+		head + "-E aes-cbc \"pa\"topsecret;",
+		head + "-E aes-cbc \"pa\";topsecret;",
+		head + "-E aes-gcm-16 \"0123456789\n012345678\";topsecret\";",
+		head + "-E aes-gcm-16 " + gcmKey + ";topsecret;",
+		head + "-E aes-gcm-16 " + gcmKey + " [topsecret];",
+		head + "-E topsecret;",
+		head + "-E\ntopsecret;topsecret;",
+		head + "-E topsecret-passphrase " + gcmKey + ";",
+		head + "-E aes-cbc " + cbcKey + " -A topsecret;",
+		head + "-E [topsecret;topsecret;",
+		head + "-Etopsecret;",
+		head + "topsecret;",
+		head + "-E aes-cbc " + cbcKey + ";topsecret-dump;",
+		head + "aes-cbc pa;topsecret;",
+	} {
+		_, err := Parse("f", []byte(src))
+		if err == nil {
+			t.Errorf("%s\nwas accepted", src)
+			continue
+		}
+		if strings.Contains(err.Error(), "topsecret") {
+			t.Errorf("%s\nshows a key: %v", src, err)
 		}
 	}
 }

@@ -21,7 +21,7 @@ func TestRoundTrip(t *testing.T) {
 func anyStatement(t *rapid.T) Statement {
 	six := rapid.Bool().Draw(t, "six")
 	proto := rapid.SampledFrom([]Proto{ProtoESP, ProtoESPUDP}).Draw(t, "proto")
-	id := SAID{Proto: proto, Src: anyAddr(t, six), Dst: anyAddr(t, six), SPI: rapid.Uint32Min(minSPI).Draw(t, "spi")}
+	id := SAID{Proto: proto, Src: anyHost(t, six), Dst: anyHost(t, six), SPI: rapid.Uint32Min(minSPI).Draw(t, "spi")}
 	dir := rapid.SampledFrom([]Dir{In, Out}).Draw(t, "dir")
 	switch rapid.IntRange(0, 6).Draw(t, "kind") {
 	case 0:
@@ -50,6 +50,20 @@ func anyAddr(t *rapid.T, six bool) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
+// anyHost is an address that one host may have.
+func anyHost(t *rapid.T, six bool) netip.Addr {
+	a := anyAddr(t, six)
+	switch {
+	case a.IsUnspecified():
+		return a.Next()
+	case a.IsMulticast():
+		b := a.AsSlice()
+		b[0] = 0x20
+		a, _ = netip.AddrFromSlice(b)
+	}
+	return a
+}
+
 func anyPrefix(t *rapid.T, six bool) netip.Prefix {
 	a := anyAddr(t, six)
 	return netip.PrefixFrom(a, rapid.IntRange(0, a.BitLen()).Draw(t, "bits")).Masked()
@@ -67,7 +81,7 @@ func anySelector(t *rapid.T, six bool) Selector {
 }
 
 func anyRule(t *rapid.T, six bool) Rule {
-	r := Rule{Proto: ProtoESP, Mode: ModeTunnel, Src: anyAddr(t, six), Dst: anyAddr(t, six)}
+	r := Rule{Proto: ProtoESP, Mode: ModeTunnel, Src: anyHost(t, six), Dst: anyHost(t, six)}
 	r.Level = rapid.SampledFrom([]Level{LevelDefault, LevelRequire, LevelUnique}).Draw(t, "level")
 	if r.Level == LevelUnique {
 		r.Reqid = rapid.Uint32Max(maxReqid).Draw(t, "reqid")

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -58,6 +59,11 @@ func (p *parser) head(at Pos) (h saHead, err error) {
 	}
 	if h.dst, err = p.endpoint(fam); err != nil {
 		return h, err
+	}
+	for _, e := range []endpoint{h.src, h.dst} {
+		if err := oneHost(e.at, e.addr, "an end of an SA"); err != nil {
+			return h, err
+		}
 	}
 	h.Src, h.Dst = h.src.addr, h.dst.addr
 	if h.Src.Is4() != h.Dst.Is4() {
@@ -180,7 +186,8 @@ func (p *parser) extensions(s *Add, hasPorts bool) (err error) {
 			return nil
 		}
 		if !extensionWords.has(t.text) {
-			return unknown(t, "option of add", append(extensionWords, "-E", "-A"), extensionsElsewhere)
+			known := slices.Concat(extensionWords, algorithmOptions)
+			return unknown(p.conceal().unlessNear(known), "option of add", known, extensionsElsewhere)
 		}
 		p.next()
 		switch t.text {

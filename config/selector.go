@@ -19,8 +19,7 @@ const (
 type side struct {
 	at     Pos
 	prefix netip.Prefix
-	ported bool // brackets were written, be it [any]
-	port   uint16
+	port   uint16 // 0 is any
 }
 
 func (p *parser) selector() (sel Selector, err error) {
@@ -61,7 +60,6 @@ func (p *parser) side(fam family) (s side, err error) {
 	if !p.accept("[") {
 		return s, nil
 	}
-	s.ported = true
 	if s.port, err = p.selectorPort(); err != nil {
 		return s, err
 	}
@@ -119,8 +117,11 @@ func (p *parser) upper(sel *Selector, src, dst side) error {
 	if sel.Upper, err = upperNumber(t); err != nil {
 		return err
 	}
-	if (src.ported || dst.ported) && !hasPorts(sel.Upper) {
-		return fail(src.at, "ports do not go with "+t.text, "leave them out; ICMP's type,code stands behind the protocol")
+	if !hasPorts(sel.Upper) && src.port != 0 {
+		return noPorts(src.at, t)
+	}
+	if !hasPorts(sel.Upper) && dst.port != 0 {
+		return noPorts(dst.at, t)
 	}
 	arg := p.peek()
 	if arg.kind != word || arg.isOption() {
@@ -132,6 +133,10 @@ func (p *parser) upper(sel *Selector, src, dst side) error {
 	p.next()
 	sel.SrcPort, sel.DstPort, err = icmpType(arg)
 	return err
+}
+
+func noPorts(at Pos, upper token) error {
+	return fail(at, "ports do not go with "+upper.text, "write [any] or leave them out; ICMP's type,code stands behind the protocol")
 }
 
 func upperNumber(t token) (uint8, error) {

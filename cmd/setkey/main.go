@@ -1,9 +1,11 @@
 // Command setkey is setkey(8) for ipsecd: it reads, prints and flushes the
 // databases of a running daemon, a PF_KEY client like that of the BSDs.
 //
-// A file is parsed as a whole first, and installed only if all of it is right;
-// it then goes to the daemon as one transaction, so that no moment between its
-// spdflush and its last spdadd lets packets out in clear.
+// A file is parsed as a whole first, and nothing of it is installed if a
+// statement is malformed. It then goes to the daemon as one transaction, so that
+// no moment between its spdflush and its last spdadd lets packets out in clear.
+// A statement that the daemon refuses is reported and left out; the rest of the
+// transaction is installed without it.
 package main
 
 import (

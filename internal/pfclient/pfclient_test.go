@@ -1,12 +1,14 @@
 package pfclient
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"ipsecd/internal/pfclient/pfclienttest"
 	"ipsecd/pfkey"
@@ -128,5 +130,64 @@ func TestDialNobody(t *testing.T) {
 		if err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
+	}
+}
+
+// wire is a connection that keeps the slices it was given to write, and answers
+// with what was written last.
+type wire struct {
+	net.Conn
+	written       [][]byte
+	readDeadlines []time.Time
+	readEarly     bool // without a deadline of its own
+}
+
+func (w *wire) SetWriteDeadline(time.Time) error { return nil }
+
+func (w *wire) SetReadDeadline(t time.Time) error {
+	w.readDeadlines = append(w.readDeadlines, t)
+	return nil
+}
+
+func (w *wire) Write(b []byte) (int, error) {
+	w.written = append(w.written, b)
+	return len(b), nil
+}
+
+func (w *wire) Read(b []byte) (int, error) {
+	w.readEarly = w.readEarly || len(w.readDeadlines) < len(w.written)
+	return copy(b, w.written[len(w.written)-1]), nil
+}
+
+// secret is a request that comes back as it is, with its key.
+func secret(c *Client) ([]*pfkey.Message, error) {
+	return c.Do(&pfkey.Message{Type: pfkey.ADD, EncKey: &pfkey.Key{Bits: 160, Data: []byte("0123456789abcdefsalt")}})
+}
+
+func TestDoLeavesNoKeysBehind(t *testing.T) {
+	w := &wire{}
+	c := &Client{conn: w, buf: make([]byte, pfkey.MaxMessage+1)}
+	replies, err := secret(c)
+	if err != nil || len(replies) != 1 || string(replies[0].EncKey.Data) != "0123456789abcdefsalt" {
+		t.Fatalf("%v, %v", replies, err)
+	}
+	if zero := make([]byte, len(w.written[0])); !bytes.Equal(w.written[0], zero) {
+		t.Errorf("the request is still there: %x", w.written[0])
+	}
+	if zero := make([]byte, len(c.buf)); !bytes.Equal(c.buf, zero) {
+		t.Error("the answer is still there")
+	}
+}
+
+func TestEveryReadHasADeadline(t *testing.T) {
+	w := &wire{}
+	c := &Client{conn: w, buf: make([]byte, pfkey.MaxMessage+1)}
+	for range 2 {
+		if _, err := secret(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w.readEarly || len(w.readDeadlines) != 2 || w.readDeadlines[0].IsZero() {
+		t.Errorf("deadlines %v, a read before its own: %v", w.readDeadlines, w.readEarly)
 	}
 }

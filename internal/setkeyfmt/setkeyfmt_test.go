@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"ipsecd/config"
 	"ipsecd/crypto/alg"
 	"ipsecd/pfkey"
 )
@@ -171,5 +172,57 @@ func TestAppendPolicy(t *testing.T) {
 		if d := cmp.Diff(tt.want, string(AppendPolicy(nil, tt.m, now))); d != "" {
 			t.Errorf("%s: %s", tt.name, d)
 		}
+	}
+}
+
+// TestSelectorsReadBack gives the selectors that are printed to the parser.
+// Those of ICMP with a type are not among them: they are printed as ports.
+func TestSelectorsReadBack(t *testing.T) {
+	for _, tt := range []struct {
+		src, dst     string
+		upper        uint8
+		sport, dport uint16
+	}{
+		{"10.1.0.0/24", "10.2.0.1/32", config.UpperAny, 0, 0},
+		{"10.1.0.0/24", "10.2.0.1/32", config.UpperAny, 22, 0},
+		{"10.1.0.1/32", "10.2.0.0/16", 6, 22, 65535},
+		{"0.0.0.0/0", "10.2.0.0/16", 17, 0, 53},
+		{"10.1.0.1/32", "10.2.0.1/32", 1, 0, 0},
+		{"10.1.0.1/32", "10.2.0.1/32", 4, 0, 0},
+		{"10.1.0.1/32", "10.2.0.1/32", 47, 0, 0},
+		{"10.1.0.1/32", "10.2.0.1/32", 50, 0, 0},
+		{"10.1.0.1/32", "10.2.0.1/32", 99, 0, 0},
+		{"fd00::/64", "::/0", config.UpperAny, 0, 0},
+		{"fd00::/64", "2001:db8::1/128", 132, 1, 2},
+		{"fd00::/64", "2001:db8::1/128", 41, 0, 0},
+		{"::/0", "2001:db8::1/128", 58, 0, 0},
+		{"::/0", "2001:db8::1/128", 58, 135, 0},
+		{"::/0", "2001:db8::1/128", 58, 3, 4},
+	} {
+		want := config.Selector{Src: netip.MustParsePrefix(tt.src), Dst: netip.MustParsePrefix(tt.dst),
+			SrcPort: tt.sport, DstPort: tt.dport, Upper: tt.upper}
+		m := &pfkey.Message{
+			Src:    address(want.Src.Addr().String(), tt.upper, uint8(want.Src.Bits()), tt.sport),
+			Dst:    address(want.Dst.Addr().String(), tt.upper, uint8(want.Dst.Bits()), tt.dport),
+			Policy: &pfkey.Policy{Type: pfkey.PolicyNone, Dir: pfkey.DirOut},
+		}
+		selector, _, _ := strings.Cut(string(AppendPolicy(nil, m, now)), "\n")
+		stmts, err := config.Parse("dump", []byte("spdadd "+selector+" -P out none;"))
+		if err != nil || len(stmts) != 1 {
+			t.Errorf("%s: %v", selector, err)
+			continue
+		}
+		if got := stmts[0].(config.SPDAdd).Sel; got != want {
+			t.Errorf("%s reads %+v, want %+v", selector, got, want)
+		}
+	}
+}
+
+// TestClockBeforeCreation has a clock that was set back since the SA came.
+func TestClockBeforeCreation(t *testing.T) {
+	m := &pfkey.Message{Current: &pfkey.Lifetime{AddTime: ago(-60)}}
+	got := string(AppendSA(nil, m, now))
+	if !strings.Contains(got, "\tcreated: Nov 22 04:21:00 2025\t") || !strings.Contains(got, "\tdiff: 0(s)\t") {
+		t.Errorf("got %s", got)
 	}
 }
