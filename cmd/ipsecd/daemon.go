@@ -15,6 +15,7 @@ import (
 	"ipsecd/control"
 	"ipsecd/dataplane"
 	"ipsecd/dataplane/link"
+	"ipsecd/packet"
 	"ipsecd/sad"
 	"ipsecd/spd"
 )
@@ -40,6 +41,7 @@ type daemon struct {
 	workers  sync.WaitGroup
 	failed   chan error // a worker's trouble
 	broken   bool       // it ended by that
+	reported [packet.NumDrops]uint64
 }
 
 // newDaemon makes the databases and loads the files; nothing of the host is
@@ -186,17 +188,36 @@ func (d *daemon) fail(err error) {
 	}
 }
 
+// reportEvery is how often what was dropped is logged, if anything was.
+const reportEvery = time.Minute
+
 // tick keeps the engine's clock, so that no packet asks the kernel for the
-// time.
+// time, and logs what was dropped meanwhile.
 func (d *daemon) tick(ctx context.Context) {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
+	reported := time.Now()
 	for {
 		select {
 		case now := <-t.C:
 			d.clock.Store(now.Unix())
+			if now.Sub(reported) >= reportEvery {
+				d.reportDrops()
+				reported = now
+			}
 		case <-ctx.Done():
 			return
+		}
+	}
+}
+
+// reportDrops logs, for each reason that packets were dropped for since the last
+// report, how many those are, and in all.
+func (d *daemon) reportDrops() {
+	for reason, n := range d.engine.Drops.All() {
+		if last := d.reported[reason]; n > last {
+			d.log.Info("dropped", "reason", reason.String(), "packets", n-last, "total", n, "help", reason.Help())
+			d.reported[reason] = n
 		}
 	}
 }
@@ -225,8 +246,6 @@ func (d *daemon) close(err error) error {
 	if n := d.engine.Bypassed.Load(); n > 0 {
 		d.log.Info("passed as they were, by a policy none or for lack of one", "packets", n)
 	}
-	for reason, n := range d.engine.Drops.All() {
-		d.log.Info("dropped", "reason", reason.String(), "packets", n, "help", reason.Help())
-	}
+	d.reportDrops()
 	return errors.Join(errs...)
 }
