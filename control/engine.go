@@ -6,8 +6,14 @@
 // bare header with an errno of this host and, where there is more to say, an
 // ERROR_TEXT. Errnos are those of the KAME kernels: EINVAL for what is missing
 // or malformed (also SPDDELETE of a missing policy), EEXIST, ENOENT,
-// EPROTONOSUPPORT for protocols, EOPNOTSUPP for what ipsecd cannot do. Nothing
-// that a request asks for is ignored: it is done or refused.
+// EPROTONOSUPPORT for protocols, EOPNOTSUPP for what ipsecd cannot do. A peer of
+// another user gets EPERM and is hung up on.
+//
+// A request is done or refused, but these parts of it have no effect: ports,
+// prefix lengths and protocols in the addresses of SAs; the original addresses
+// of NAT-T, which serve transport mode alone; CYCSEQ, as numbers never cycle
+// (dumps show the flag); that an SA is to begin larval, as each is mature at
+// once; SA2's sequence number; and extensions that other requests have.
 //
 // Between BEGIN and COMMIT a session's changes to both databases are staged:
 // errnos and dumps show the session its own view, everybody else sees nothing.

@@ -16,24 +16,33 @@ import (
 // descriptors say, before it tries again.
 const acceptPause = 100 * time.Millisecond
 
+// refusalWait is how long a peer that may not use the socket has to send the
+// request that its refusal answers.
+const refusalWait = time.Second
+
 // Serve answers each connection that l accepts in a goroutine of its own, until
-// ctx ends or l is closed. It closes l and the connections, and returns when the
-// last goroutine is gone. A slow reader slows only its own answers.
+// ctx ends, which is no error, or l fails for good, net.ErrClosed where somebody
+// else closed it. It closes l and the connections, and returns when the last
+// goroutine is gone. A slow reader slows only its own answers.
 func (e *Engine) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	defer cancel()
 	defer l.Close()
-	context.AfterFunc(ctx, func() { l.Close() })
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
 	for {
 		c, err := l.Accept()
 		if err == nil {
 			conns.Go(func() { e.serveConn(ctx, c) })
 			continue
 		}
-		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+		if ctx.Err() != nil {
 			return nil
+		}
+		if !passes(err) {
+			return err
 		}
 		e.cfg.Log.Error("cannot accept on the control socket", "err", err)
 		select {
@@ -41,6 +50,19 @@ func (e *Engine) Serve(ctx context.Context, l net.Listener) error {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// passes reports whether accepting may succeed later, with the same listener.
+func passes(err error) bool {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return false
+	}
+	switch errno {
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED:
+		return true
+	}
+	return false
 }
 
 // serveConn answers one peer until it hangs up or ctx ends.
@@ -51,12 +73,36 @@ func (e *Engine) serveConn(ctx context.Context, c net.Conn) {
 	if u, ok := c.(*net.UnixConn); ok {
 		if err := checkPeer(u); err != nil {
 			e.cfg.Log.Warn("refused a connection to the control socket", "err", err)
+			turnAway(u)
 			return
 		}
 	}
 	err := e.converse(c)
 	if err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil && !hungUp(err) {
 		e.cfg.Log.Warn("a control connection broke", "err", err)
+	}
+}
+
+// turnAway answers the first request of a peer that may not use the socket with
+// EPERM. Of the request nothing but the header is read. A peer that sends none,
+// or takes no answer, is just hung up on.
+func turnAway(c *net.UnixConn) {
+	var in [16]byte
+	if c.SetDeadline(time.Now().Add(refusalWait)) != nil {
+		return
+	}
+	n, err := c.Read(in[:])
+	if err != nil {
+		return
+	}
+	m, err := pfkey.DecodeHeader(in[:n])
+	if err != nil {
+		return
+	}
+	r := reply(&m)
+	r.Errno = uint8(syscall.EPERM)
+	if out, err := r.Append(nil); err == nil {
+		c.Write(out)
 	}
 }
 

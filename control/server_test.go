@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -9,8 +10,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"ipsecd/control"
 	"ipsecd/pfkey"
@@ -190,45 +193,158 @@ func TestHangUpForgetsTransaction(t *testing.T) {
 	}
 }
 
-// A peer that is neither root nor our user is hung up on. The test connects as
-// nobody, on a thread that ends with its goroutine.
+// A peer that is neither root nor our user gets EPERM for its first request, or,
+// without one, nothing. The test connects as nobody, on a thread that ends with
+// its goroutine.
 func TestPeerOfAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become another user")
 	}
-	b := newBench(t)
-	path := serve(t, b)
-	for _, p := range []string{filepath.Dir(filepath.Dir(path)), filepath.Dir(path), path} {
-		if err := os.Chmod(p, 0o777); err != nil {
-			t.Fatal(err)
-		}
+	flush := bare(pfkey.FLUSH)
+	flush.SAType = pfkey.SATypeESP
+	denied := *flush
+	denied.Errno = uint8(syscall.EPERM)
+	tests := []struct {
+		name string
+		send []byte
+		want []byte
+	}{
+		{"a request", wire(t, flush), wire(t, &denied)},
+		{"a request that cannot be decoded", append(wire(t, flush), 1, 2, 3), wire(t, &denied)},
+		{"no header", []byte("?"), nil},
+		{"silence", nil, nil},
 	}
-	type result struct {
-		n   int
-		err error
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.must(t, add(0x1000, a4, b4))
+			path := serve(t, b)
+			for _, p := range []string{filepath.Dir(filepath.Dir(path)), filepath.Dir(path), path} {
+				if err := os.Chmod(p, 0o777); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, err := askAsNobody(path, tt.send)
+			if !errors.Is(err, io.EOF) || !bytes.Equal(got, tt.want) {
+				t.Errorf("got %x, then %v; want %x and the end", got, err, tt.want)
+			}
+			if !strings.Contains(b.log.String(), "user 65534") {
+				t.Errorf("log: %s", b.log.String())
+			}
+			if b.sad.Len() != 1 {
+				t.Error("the request was granted")
+			}
+		})
 	}
-	done := make(chan result)
+}
+
+func wire(t *testing.T, m *pfkey.Message) []byte {
+	t.Helper()
+	b, err := m.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// askAsNobody sends one datagram, unless it is nil, and returns what comes back
+// and the error that ends it.
+func askAsNobody(path string, send []byte) (got []byte, err error) {
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		runtime.LockOSThread()
 		const nobody = 65534
 		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, nobody, nobody, nobody); errno != 0 {
-			done <- result{-1, errno}
+			err = errno
 			return
 		}
-		c, err := net.Dial("unixpacket", path)
-		if err != nil {
-			done <- result{-1, err}
-			return
-		}
-		defer c.Close()
-		n, err := c.Read(make([]byte, 1))
-		done <- result{n, err}
+		got, err = exchange(path, send)
 	}()
-	if r := <-done; r.n != 0 || !errors.Is(r.err, io.EOF) {
-		t.Errorf("read %d octets, %v", r.n, r.err)
+	<-done
+	return got, err
+}
+
+func exchange(path string, send []byte) (got []byte, err error) {
+	c, err := net.Dial("unixpacket", path)
+	if err != nil {
+		return nil, err
 	}
-	if !strings.Contains(b.log.String(), "user 65534") {
-		t.Errorf("log: %s", b.log.String())
+	defer c.Close()
+	if send != nil {
+		if _, err := c.Write(send); err != nil {
+			return nil, err
+		}
+	}
+	b := make([]byte, pfkey.MaxMessage)
+	for {
+		n, err := c.Read(b)
+		if err != nil {
+			return got, err
+		}
+		got = append(got, b[:n]...)
+	}
+}
+
+// Serve ends with its context, whatever clients are connected.
+func TestServeEndsWithIdleClients(t *testing.T) {
+	b := newBench(t)
+	l, err := control.Listen(filepath.Join(t.TempDir(), "control.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- b.Serve(ctx, l) }()
+	idle := dial(t, l.Addr().String())
+	idle.must(bare(pfkey.SPDFLUSH)) // it is being served
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Serve waits for an idle client")
+	}
+	if n, err := idle.c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the client read %d octets, %v", n, err)
+	}
+}
+
+// failing is a listener whose Accept fails with one error after another.
+type failing struct {
+	net.Listener
+	errs   []error
+	closed atomic.Bool
+}
+
+func (f *failing) Accept() (net.Conn, error) {
+	err := f.errs[0]
+	f.errs = f.errs[1:]
+	return nil, err
+}
+
+func (f *failing) Close() error {
+	f.closed.Store(true)
+	return nil
+}
+
+func TestServeReturnsWhyItCannotAccept(t *testing.T) {
+	opErr := func(errno syscall.Errno) error {
+		return &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", errno)}
+	}
+	for _, last := range []error{net.ErrClosed, opErr(syscall.EINVAL)} {
+		b := newBench(t)
+		l := &failing{errs: []error{opErr(syscall.EMFILE), last}}
+		if err := b.Serve(context.Background(), l); err != last {
+			t.Errorf("got %v, want %v", err, last)
+		}
+		if !l.closed.Load() {
+			t.Error("the listener is open")
+		}
 	}
 }
 

@@ -17,7 +17,11 @@ type stagedSAs struct {
 	deleted map[sad.ID]bool // of live; empty once flushed
 	added   map[sad.ID]int  // place in order
 	order   []*sad.SA       // as added; nil where it was deleted again
+	between map[ends][]int  // places in order, also of what was deleted again
 }
+
+// ends are the addresses of an SA.
+type ends struct{ src, dst netip.Addr }
 
 func (t *stagedSAs) changed() bool {
 	return t.flushed || len(t.deleted) > 0 || len(t.added) > 0
@@ -65,7 +69,10 @@ func (t *stagedSAs) add(sa *sad.SA) error {
 	}
 	if t.added == nil {
 		t.added = make(map[sad.ID]int)
+		t.between = make(map[ends][]int)
 	}
+	pair := ends{sa.Spec().Src, id.Dst}
+	t.between[pair] = append(t.between[pair], len(t.order))
 	t.added[id] = len(t.order)
 	t.order = append(t.order, sa)
 	return nil
@@ -92,14 +99,23 @@ func (t *stagedSAs) delete(id sad.ID, src netip.Addr) error {
 	return nil
 }
 
-// deletePair removes all SAs from src to dst.
+// deletePair removes all SAs from src to dst. What it costs depends on those
+// alone.
 func (t *stagedSAs) deletePair(src, dst netip.Addr) error {
-	for _, sa := range t.all() {
-		spec := sa.Spec()
-		if spec.Src != src || spec.Dst != dst {
+	pair := ends{src, dst}
+	for _, i := range t.between[pair] {
+		if sa := t.order[i]; sa != nil {
+			t.order[i] = nil
+			delete(t.added, sa.Spec().ID)
+		}
+	}
+	delete(t.between, pair)
+	for sa := range t.live.Pair(sad.ProtoESP, src, dst) {
+		id := sa.Spec().ID
+		if t.hides(id) {
 			continue
 		}
-		if err := t.delete(spec.ID, src); err != nil {
+		if err := t.delete(id, src); err != nil {
 			return err
 		}
 	}

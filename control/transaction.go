@@ -98,7 +98,8 @@ func (e *Engine) publish(t *transaction) error {
 	return nil
 }
 
-// rebase does t's policy changes again, on what others published since t began.
+// rebase does t's policy changes again, on what others published since t began,
+// and gives up the Txn that they were done in before.
 func (e *Engine) rebase(t *transaction) error {
 	if t.base == e.spdPublishes || len(t.changes) == 0 {
 		return nil
@@ -129,21 +130,8 @@ func (t *transaction) addPolicy(p *spd.Policy) error {
 	if err := t.policies.Add(p); err != nil {
 		return err
 	}
-	t.remember(func(txn *spd.Txn) error { return txn.Add(unplaced(p)) })
+	t.remember(func(txn *spd.Txn) error { return txn.Add(p) })
 	return nil
-}
-
-// unplaced is p as it was before a Txn gave it a place.
-func unplaced(p *spd.Policy) *spd.Policy {
-	return &spd.Policy{
-		ID:       p.ID,
-		Dir:      p.Dir,
-		Sel:      p.Sel,
-		Action:   p.Action,
-		Requests: p.Requests,
-		Priority: p.Priority,
-		Created:  p.Created,
-	}
 }
 
 func (t *transaction) deletePolicy(sel spd.Selector, dir spd.Dir) (*spd.Policy, error) {

@@ -9,6 +9,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"ipsecd/control"
 	"ipsecd/pfkey"
 	"ipsecd/sad"
@@ -109,25 +112,113 @@ func TestAbortForgets(t *testing.T) {
 	b.must(t, bare(pfkey.BEGIN))
 }
 
-// What another session published meanwhile stays below the transaction.
+// What another session published meanwhile stays below the transaction, and the
+// policies of both are whole.
 func TestCommitOnTopOfOthers(t *testing.T) {
-	b := newBench(t)
-	setup(t, b)
+	const net1, net2, net3, net8, net9 = "10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16", "10.8.0.0/16", "10.9.0.0/16"
+	full := func() *pfkey.Message {
+		return with(spdadd(pfkey.DirOut, net1, net3), func(m *pfkey.Message) {
+			m.Policy.Priority = 7
+			m.Policy.Requests[0].Level, m.Policy.Requests[0].Reqid = pfkey.LevelUnique, 99
+			m.Src.Proto, m.Dst.Proto, m.Src.Port = 6, 6, 443
+		})
+	}
+	wantFull := outPolicy(2, net1, net3)
+	wantFull.Priority, wantFull.Sel.Proto, wantFull.Sel.SrcPort = 7, 6, 443
+	wantFull.Requests[0].Level, wantFull.Requests[0].Reqid = spd.LevelUnique, 99
+
+	tests := []struct {
+		name        string
+		mine, other []*pfkey.Message
+		want        []*spd.Policy // IDs: 1 of setup, then those of mine, then of other
+	}{
+		{"added by both", []*pfkey.Message{full(), spdadd(pfkey.DirOut, net2, net1)},
+			[]*pfkey.Message{spdadd(pfkey.DirOut, net8, net9)},
+			[]*spd.Policy{outPolicy(1, net1, net2), outPolicy(4, net8, net9), outPolicy(3, net2, net1), wantFull}},
+		{"deleted by both", []*pfkey.Message{spddelete(pfkey.DirOut, net1, net2), full()},
+			[]*pfkey.Message{spddelete(pfkey.DirOut, net1, net2), spdadd(pfkey.DirOut, net8, net9)},
+			[]*spd.Policy{outPolicy(3, net8, net9), wantFull}},
+		{"replaced", []*pfkey.Message{spddelete(pfkey.DirOut, net1, net2), spdadd(pfkey.DirOut, net1, net2)},
+			[]*pfkey.Message{spdadd(pfkey.DirOut, net8, net9)},
+			[]*spd.Policy{outPolicy(3, net8, net9), outPolicy(2, net1, net2)}},
+		{"flushed", []*pfkey.Message{spdadd(pfkey.DirOut, net2, net1), bare(pfkey.SPDFLUSH), spdadd(pfkey.DirOut, net1, net2)},
+			[]*pfkey.Message{spdadd(pfkey.DirOut, net8, net9), spdadd(pfkey.DirOut, net2, net1)},
+			[]*spd.Policy{outPolicy(3, net1, net2)}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t)
+			setup(t, b)
+			b.must(t, bare(pfkey.BEGIN))
+			b.must(t, tt.mine...)
+			b.mustElsewhere(t, tt.other...)
+			b.must(t, bare(pfkey.COMMIT))
+			if diff := cmp.Diff(tt.want, slices.Collect(b.spd.All()), policies...); diff != "" {
+				t.Errorf("policies, want - got +:\n%s", diff)
+			}
+			for p := range b.spd.All() { // each is found where it stands
+				b.must(t, with(spddelete(pfkey.DirOut, p.Sel.Src.String(), p.Sel.Dst.String()), func(m *pfkey.Message) {
+					m.Src.Proto, m.Dst.Proto, m.Src.Port = p.Sel.Proto, p.Sel.Proto, p.Sel.SrcPort
+				}))
+			}
+			if n := len(slices.Collect(b.spd.All())); n != 0 {
+				t.Errorf("%d policies cannot be deleted", n)
+			}
+		})
+	}
+}
+
+// policies compares what SPDADD gives a policy.
+var policies = cmp.Options{
+	cmpopts.IgnoreUnexported(spd.Policy{}),
+	cmpopts.IgnoreFields(spd.Policy{}, "LastUsed"),
+	cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
+}
+
+// outPolicy is what spdadd asks for.
+func outPolicy(id uint32, src, dst string) *spd.Policy {
+	return &spd.Policy{
+		ID: id, Dir: spd.Out, Action: spd.IPsec, Created: boot,
+		Sel:      spd.Selector{Src: netip.MustParsePrefix(src), Dst: netip.MustParsePrefix(dst), Proto: spd.ProtoAny},
+		Requests: []spd.Request{{Proto: 50, Mode: spd.ModeTunnel, Level: spd.LevelRequire, Src: a4, Dst: b4}},
+	}
+}
+
+// mustElsewhere is must in a session of its own.
+func (b *bench) mustElsewhere(t *testing.T, ms ...*pfkey.Message) {
+	t.Helper()
 	var other control.Session
-	b.must(t, bare(pfkey.BEGIN),
-		named(pfkey.DELETE, 0x1000, a4, b4), add(0x3000, a4, b4),
-		spddelete(pfkey.DirOut, "10.1.0.0/16", "10.2.0.0/16"), spdadd(pfkey.DirIn, "10.2.0.0/16", "10.1.0.0/16"))
-	for _, m := range []*pfkey.Message{
-		named(pfkey.DELETE, 0x1000, a4, b4), add(0x4000, a4, b4),
-		spddelete(pfkey.DirOut, "10.1.0.0/16", "10.2.0.0/16"), spdadd(pfkey.DirOut, "10.8.0.0/16", "10.9.0.0/16"),
-	} {
+	for _, m := range ms {
 		if got := b.errno(&other, m); got != 0 {
-			t.Fatal(got)
+			t.Fatalf("%s: %v", pfkey.TypeName(m.Type), got)
 		}
 	}
+}
+
+func TestCommitOfSAsOnTopOfOthers(t *testing.T) {
+	b := newBench(t)
+	setup(t, b)
+	b.must(t, bare(pfkey.BEGIN), named(pfkey.DELETE, 0x1000, a4, b4), add(0x3000, a4, b4))
+	b.mustElsewhere(t, named(pfkey.DELETE, 0x1000, a4, b4), add(0x4000, a4, b4))
 	b.must(t, bare(pfkey.COMMIT))
-	if !slices.Equal(b.spis(), []uint32{0x3000, 0x4000}) || b.spd.Len() != 2 {
-		t.Errorf("SPIs %#x, %d policies", b.spis(), b.spd.Len())
+	if !slices.Equal(b.spis(), []uint32{0x3000, 0x4000}) {
+		t.Errorf("SPIs %#x", b.spis())
+	}
+}
+
+// An SA that a transaction added and deleted again may be added by others.
+func TestWhatWasUnstagedIsNoConflict(t *testing.T) {
+	for _, unstage := range []*pfkey.Message{
+		named(pfkey.DELETE, 0x3000, a4, b4),
+		with(named(pfkey.DELETE, 0, a4, b4), func(m *pfkey.Message) { m.SA = nil }),
+	} {
+		b := newBench(t)
+		b.must(t, bare(pfkey.BEGIN), add(0x3000, a4, b4), unstage)
+		b.mustElsewhere(t, add(0x3000, a4, b4))
+		b.must(t, bare(pfkey.COMMIT))
+		if !slices.Equal(b.spis(), []uint32{0x3000}) {
+			t.Errorf("SPIs %#x", b.spis())
+		}
 	}
 }
 

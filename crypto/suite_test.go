@@ -254,7 +254,7 @@ func TestNewSuiteErrors(t *testing.T) {
 		want      string
 		supported bool
 	}{
-		{"no encryption", alg.NoneEnc, 0, alg.HMACSHA2_256, 32, "encryption algorithm 0: not supported", false},
+		{"no encryption", 0, 0, alg.HMACSHA2_256, 32, "encryption algorithm 0: not supported", false},
 		{"unknown encryption", 99, 16, alg.NullAuth, 0, "encryption algorithm 99: not supported", false},
 		{"gcm without salt", alg.AESGCM16, 16, alg.NullAuth, 0,
 			"aes-gcm-16 takes a key of 160, 224 or 288 bits, not 128: the last 32 bits are the salt", true},

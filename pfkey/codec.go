@@ -119,6 +119,7 @@ func (m *Message) Append(dst []byte) ([]byte, error) {
 }
 
 // appendTo appends one extension, padded; nothing where the message has none.
+// That it fits is left to Append.
 func (x *extension) appendTo(dst []byte, m *Message) ([]byte, error) {
 	start := len(dst)
 	dst = append(dst, 0, 0)
@@ -132,9 +133,6 @@ func (x *extension) appendTo(dst []byte, m *Message) ([]byte, error) {
 	}
 	for (len(dst)-start)%unitOctets != 0 {
 		dst = append(dst, 0)
-	}
-	if len(dst)-start > MaxMessage {
-		return nil, fmt.Errorf("%w: %d octets", ErrLength, len(dst)-start)
 	}
 	binary.NativeEndian.PutUint16(dst[start:], uint16((len(dst)-start)/unitOctets))
 	return dst, nil

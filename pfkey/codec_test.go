@@ -237,6 +237,11 @@ func TestDecodeRefuses(t *testing.T) {
 	family.Family = 24
 	scoped := in6("fe80::1", 0)
 	scoped.Scope = 2
+	text := func(octets int) []byte { return pack(t, header, cExt{uint16(octets / 8), 201}, make([]byte, octets-4)) }
+	if _, err := pfkey.Decode(text(pfkey.MaxMessage - 16)); err != nil {
+		t.Errorf("the longest message: %v", err)
+	}
+	overlong := text(pfkey.MaxMessage - 16 + 8)
 	tests := []struct {
 		name  string
 		bytes []byte
@@ -248,7 +253,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"shorter than it says", pack(t, header, sa)[:24], pfkey.ErrLength},
 		{"longer than it says", append(pack(t, header), make([]byte, 8)...), pfkey.ErrLength},
 		{"no whole units", append(pack(t, header), 0, 0, 0), pfkey.ErrLength},
-		{"over the limit", pack(t, header, make([]byte, pfkey.MaxMessage)), pfkey.ErrLength},
+		{"over the limit", overlong, pfkey.ErrLength},
 		{"empty extension", pack(t, header, cExt{0, 1}, uint32(0)), pfkey.ErrLength},
 		{"extension past the end", pack(t, header, cSA{cExt: cExt{3, 1}}), pfkey.ErrLength},
 		{"unknown extension", pack(t, header, cExt{1, 13}, uint32(0)), pfkey.ErrExtension},
@@ -256,6 +261,10 @@ func TestDecodeRefuses(t *testing.T) {
 		{"extension twice", pack(t, header, sa, sa), pfkey.ErrDuplicate},
 		{"short SA", pack(t, header, cExt{1, 1}, uint32(0)), pfkey.ErrLength},
 		{"long SA", pack(t, header, cSA{cExt: cExt{3, 1}}, uint64(0)), pfkey.ErrLength},
+		{"short lifetime", pack(t, header, cExt{3, 3}, make([]byte, 20)), pfkey.ErrLength},
+		{"long hard lifetime", pack(t, header, cLifetime{cExt: cExt{5, 3}}, uint64(0)), pfkey.ErrLength},
+		{"long soft lifetime", pack(t, header, cLifetime{cExt: cExt{5, 4}}, uint64(0)), pfkey.ErrLength},
+		{"long current lifetime", pack(t, header, cLifetime{cExt: cExt{5, 2}}, uint64(0)), pfkey.ErrLength},
 		{"short address", pack(t, header, cAddress{cExt: cExt{2, 5}}, uint64(0)), pfkey.ErrLength},
 		{"long address", pack(t, header, cAddress{cExt: cExt{4, 5}}, in4("10.0.0.1", 0), uint64(0)), pfkey.ErrLength},
 		{"family of another system", pack(t, header, src, family), pfkey.ErrValue},
@@ -271,7 +280,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"request of no length", pack(t, header, policy(3), cRequest{0, 50, 2, 2, 0}), pfkey.ErrLength},
 		{"request past the end", pack(t, header, policy(3), cRequest{16, 50, 2, 2, 0}), pfkey.ErrLength},
 		{"request with one end", pack(t, header, policy(5), cRequest{24, 50, 2, 2, 0}, in4("10.0.0.1", 0)), pfkey.ErrLength},
-		{"request with a port", pack(t, header, policy(7), cRequest{40, 50, 2, 2, 0}, in4("10.0.0.1", 9), in4("10.0.0.2", 0)), pfkey.ErrValue},
+		{"request with a port at its second end", pack(t, header, policy(7), cRequest{40, 50, 2, 2, 0}, in4("10.0.0.1", 0), in4("10.0.0.2", 9)), pfkey.ErrValue},
+		{"request with a port at its first end", pack(t, header, policy(7), cRequest{40, 50, 2, 2, 0}, in4("10.0.0.1", 9), in4("10.0.0.2", 0)), pfkey.ErrValue},
 		{"request of two families", pack(t, header, policy(9), cRequest{52, 50, 2, 2, 0}, in4("10.0.0.1", 0), in6("fd00::1", 0), uint32(0)), pfkey.ErrValue},
 		{"request with three ends", pack(t, header, policy(9), cRequest{56, 50, 2, 2, 0}, in4("10.0.0.1", 0), in4("10.0.0.2", 0), in4("10.0.0.3", 0)), pfkey.ErrLength},
 	}
@@ -307,6 +317,10 @@ func TestDecodedMessageOwnsItsOctets(t *testing.T) {
 
 func TestAppendRefuses(t *testing.T) {
 	v4, v6 := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
+	const longestText = pfkey.MaxMessage - 16 - 4
+	if b, err := (&pfkey.Message{Text: strings.Repeat("x", longestText)}).Append(nil); len(b) != pfkey.MaxMessage || err != nil {
+		t.Errorf("the longest message: %d octets, %v", len(b), err)
+	}
 	request := func(r pfkey.Request) *pfkey.Policy { return &pfkey.Policy{Requests: []pfkey.Request{r}} }
 	tests := []struct {
 		name string
@@ -319,6 +333,7 @@ func TestAppendRefuses(t *testing.T) {
 		{"wide reqid", pfkey.Message{Policy: request(pfkey.Request{Reqid: 1 << 16})}, pfkey.ErrValue},
 		{"one end", pfkey.Message{Policy: request(pfkey.Request{Src: v4})}, pfkey.ErrValue},
 		{"two families", pfkey.Message{Policy: request(pfkey.Request{Src: v4, Dst: v6})}, pfkey.ErrValue},
+		{"one unit too long", pfkey.Message{Text: strings.Repeat("x", longestText+1)}, pfkey.ErrLength},
 		{"long text", pfkey.Message{Text: strings.Repeat("x", pfkey.MaxMessage)}, pfkey.ErrLength},
 		{"too much in all", pfkey.Message{Policy: &pfkey.Policy{Requests: make([]pfkey.Request, 8000)}, Text: strings.Repeat("x", 4000)}, pfkey.ErrLength},
 	}

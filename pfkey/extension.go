@@ -31,10 +31,8 @@ const TypeNATT uint8 = 2
 
 // SA flags (sadb_sa_flags).
 const (
-	FlagOld     uint32 = 0x001
-	FlagCycSeq  uint32 = 0x040
-	FlagESN     uint32 = 0x400
-	FlagPadMask uint32 = 0x300
+	FlagCycSeq uint32 = 0x040
+	FlagESN    uint32 = 0x400
 )
 
 // Modes of SAs and requests.

@@ -59,10 +59,7 @@ const (
 
 // SA states.
 const (
-	StateLarval uint8 = 0
 	StateMature uint8 = 1
-	StateDying  uint8 = 2
-	StateDead   uint8 = 3
 )
 
 // Message is one PF_KEY message in the form all dialects share. An extension

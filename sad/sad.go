@@ -4,9 +4,10 @@
 // and counters.
 //
 // Lookup, Outbound and Generation, and all methods of SA, take no lock,
-// allocate nothing and may be called by any number of goroutines. The writing
-// methods of DB lock one mutex; the engine's control side is meant to be their
-// only caller. Writers pay for what they change, not for the table.
+// allocate nothing and may be called by any number of goroutines; so may Pair,
+// which allocates its iterator. The writing methods of DB lock one mutex; the
+// engine's control side is meant to be their only caller. Writers pay for what
+// they change, not for the table.
 package sad
 
 import (
@@ -15,6 +16,7 @@ import (
 	"iter"
 	"math/bits"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -100,6 +102,17 @@ func (db *DB) Outbound(proto uint8, mode Mode, reqid uint32, src, dst *[16]byte)
 		}
 	}
 	return nil
+}
+
+// Pair yields the SAs of a protocol from src to dst that there were at the call,
+// newest first.
+func (db *DB) Pair(proto uint8, src, dst netip.Addr) iter.Seq[*SA] {
+	from, to := src.As16(), dst.As16()
+	var sas []*SA
+	if p := db.findPair(proto, &from, &to); p != nil {
+		sas = *p.sas.Load()
+	}
+	return slices.Values(sas)
 }
 
 func (db *DB) findPair(proto uint8, src, dst *[16]byte) *pair {

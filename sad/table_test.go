@@ -63,6 +63,16 @@ func (l list) outbound(mode Mode, reqid uint32, src, dst netip.Addr) *SA {
 	return nil
 }
 
+// pair is what there is from src to dst, newest first.
+func (l list) pair(src, dst netip.Addr) (out list) {
+	for _, sa := range slices.Backward(l) {
+		if sa.spec.Src == src && sa.spec.Dst == dst {
+			out = append(out, sa)
+		}
+	}
+	return out
+}
+
 func (l list) without(sa *SA) list {
 	return slices.DeleteFunc(slices.Clone(l), func(x *SA) bool { return x == sa })
 }
@@ -148,6 +158,15 @@ func TestAgainstList(t *testing.T) {
 				want := twin.outbound(mode, s.Reqid, s.Src, s.Dst)
 				if got := db.Outbound(ProtoESP, mode, s.Reqid, &src, &dst); got != want {
 					t.Fatalf("outbound: %v, want %v", got, want)
+				}
+			},
+			"pair": func(t *rapid.T) {
+				s := draw()
+				if got, want := slices.Collect(db.Pair(ProtoESP, s.Src, s.Dst)), twin.pair(s.Src, s.Dst); !slices.Equal(got, want) {
+					t.Fatalf("from %v to %v: %v, want %v", s.Src, s.Dst, got, want)
+				}
+				for sa := range db.Pair(ProtoAH, s.Src, s.Dst) {
+					t.Fatalf("%v found under another protocol", sa.spec.ID)
 				}
 			},
 		})
@@ -350,6 +369,9 @@ func TestMappedAddresses(t *testing.T) {
 	if db.Get(s.ID) != sa || db.Get(spec(256, 1, 2).ID) != sa || !sa.Spec().Dst.Is4() {
 		t.Error("not found")
 	}
+	if got := slices.Collect(db.Pair(ProtoESP, s.Src, s.Dst)); !slices.Equal(got, []*SA{sa}) {
+		t.Errorf("between the mapped addresses: %v", got)
+	}
 }
 
 // An iteration shows what was there when it began.
@@ -366,6 +388,26 @@ func TestAllIsASnapshot(t *testing.T) {
 		db.Flush(0)
 	}
 	if want := []uint32{300, 299, 298, 297}; !slices.Equal(seen, want) || db.Len() != 0 {
+		t.Errorf("saw %v, want %v", seen, want)
+	}
+}
+
+func TestPairIsASnapshot(t *testing.T) {
+	db := New()
+	for i := range uint32(3) {
+		if err := db.Add(newSA(t, spec(300+i, 1, 2))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := spec(300, 1, 2)
+	var seen []uint32
+	for sa := range db.Pair(s.Proto, s.Src, s.Dst) {
+		seen = append(seen, sa.Spec().SPI)
+		if _, err := db.Delete(sa.Spec().ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []uint32{302, 301, 300}; !slices.Equal(seen, want) || db.Len() != 0 {
 		t.Errorf("saw %v, want %v", seen, want)
 	}
 }

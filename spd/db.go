@@ -9,7 +9,8 @@
 // change copies the path to what it changes, some dozens of small nodes,
 // whatever the size of the database. Old snapshots are left to the collector.
 //
-// A policy belongs to the database from Add on, and must not be added again.
+// A policy belongs to the Txn that it was added to, and from Commit on to the
+// database. It may be added again only when that Txn was given up.
 package spd
 
 import (

@@ -65,7 +65,7 @@ type Request struct {
 }
 
 // Policy is one entry of the database. All but LastUsed is immutable once it
-// was added.
+// was added; its place alone is set anew when it is added again.
 type Policy struct {
 	ID       uint32 // [I] unique among all policies of the database
 	Dir      Dir

@@ -246,6 +246,44 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// A policy whose transaction was given up finds its place in another one.
+func TestAddAgain(t *testing.T) {
+	db := spd.New()
+	p := policy("10.0.0.0/8", "10.1.0.0/16", tcp, 0, 0)
+	lost := db.Begin()
+	for _, p := range []*spd.Policy{policy("10.0.0.0/8", "10.2.0.0/16", tcp, 0, 0), p} {
+		if err := lost.Add(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := []*spd.Policy{policy("10.0.0.0/8", "10.1.0.0/16", udp, 0, 0), policy("10.0.0.0/8", "10.1.0.0/16", spd.ProtoAny, 0, 0)}
+	commit(t, db, before...)
+	if lost.Commit() {
+		t.Fatal("a stale transaction was committed")
+	}
+	txn := db.Begin()
+	if err := txn.Add(p); err != nil {
+		t.Fatal(err)
+	}
+	if !txn.Commit() {
+		t.Fatal("commit lost to nobody")
+	}
+	if got, want := slices.Collect(db.All()), append(before, p); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	f := flow("10.0.0.1", "10.1.0.1", tcp, 1, 2)
+	if got := db.Lookup(spd.Out, &f); got != before[1] {
+		t.Errorf("got %v, the policy added first", got.Sel)
+	}
+	txn = db.Begin()
+	if got, err := txn.Delete(p.Sel, spd.Out); got != p || err != nil {
+		t.Errorf("deleted %v, %v", got, err)
+	}
+	if got := slices.Collect(txn.All()); !slices.Equal(got, before) {
+		t.Errorf("left: %v", got)
+	}
+}
+
 func TestCommit(t *testing.T) {
 	db := spd.New()
 	in := policy("10.0.0.0/8", "10.1.0.0/16", tcp, 0, 0)

@@ -34,7 +34,6 @@ const (
 	HMACSHA2_256   uint8 = 5
 	AESCBC         uint8 = 12
 	AESGCM16       uint8 = 20
-	NoneEnc        uint8 = 0
 	saltBitsOfAEAD       = 32
 )
 

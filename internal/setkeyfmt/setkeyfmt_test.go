@@ -53,7 +53,7 @@ func TestAppendSA(t *testing.T) {
 		{"long key, window and NAT-T", &pfkey.Message{
 			SAType: pfkey.SATypeESP,
 			Src:    address("2001:db8::1", 255, 128, 0), Dst: address("2001:db8::2", 255, 128, 0),
-			SA:     &pfkey.SA{SPI: 0xffffffff, Replay: 255, State: pfkey.StateDying, Enc: alg.AESGCM16},
+			SA:     &pfkey.SA{SPI: 0xffffffff, Replay: 255, State: 2, Enc: alg.AESGCM16},
 			SA2:    &pfkey.SA2{Sequence: 0xabc, Reqid: 100},
 			Replay: packets(4096 * 8), EncKey: key("123456789012345678901234567890123456"),
 			NATT: &pfkey.NATT{Type: 2, SrcPort: 4500, DstPort: 61001},

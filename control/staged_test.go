@@ -1,0 +1,136 @@
+package control
+
+import (
+	"net/netip"
+	"syscall"
+	"testing"
+
+	"ipsecd/crypto/alg"
+	"ipsecd/pfkey"
+	"ipsecd/sad"
+	"ipsecd/spd"
+)
+
+var (
+	here, there = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.2")
+	nobodys     = netip.MustParseAddr("203.0.113.9")
+)
+
+func newSA(t *testing.T, spi uint32, dst netip.Addr) *sad.SA {
+	t.Helper()
+	sa, err := sad.NewSA(sad.Spec{
+		ID: sad.ID{SPI: spi, Proto: sad.ProtoESP, Dst: dst}, Src: here,
+		Enc: alg.AESGCM16, EncKey: make([]byte, 20),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sa
+}
+
+func address(a netip.Addr) *pfkey.Address {
+	return &pfkey.Address{Proto: 255, PrefixLen: 32, Addr: a}
+}
+
+// A transaction takes maxStaged changes of each database, and COMMIT or a flush
+// makes room again.
+func TestTransactionIsBounded(t *testing.T) {
+	add := func(spi uint32) *pfkey.Message {
+		return &pfkey.Message{
+			Type: pfkey.ADD, SAType: pfkey.SATypeESP, SA: &pfkey.SA{SPI: spi, Enc: alg.AESGCM16},
+			Src: address(here), Dst: address(there), EncKey: &pfkey.Key{Bits: 160, Data: make([]byte, 20)},
+		}
+	}
+	remove := func(spi uint32) *pfkey.Message {
+		return &pfkey.Message{
+			Type: pfkey.DELETE, SAType: pfkey.SATypeESP, SA: &pfkey.SA{SPI: spi},
+			Src: address(here), Dst: address(there),
+		}
+	}
+	removeAll := remove(0)
+	removeAll.SA = nil
+	policy := func(typ uint8, dst netip.Addr) *pfkey.Message {
+		return &pfkey.Message{
+			Type: typ, Src: address(here), Dst: address(dst),
+			Policy: &pfkey.Policy{Type: pfkey.PolicyNone, Dir: pfkey.DirOut},
+		}
+	}
+	sas := func(n int) func(*transaction) { return func(t *transaction) { t.sas.order = make([]*sad.SA, n) } }
+	deletes := func(n int) func(*transaction) {
+		return func(t *transaction) {
+			t.sas.deleted = make(map[sad.ID]bool, n)
+			for i := range n {
+				t.sas.deleted[sad.ID{SPI: uint32(i)}] = true
+			}
+		}
+	}
+	changes := func(n int) func(*transaction) {
+		nothing := func(*spd.Txn) error { return nil }
+		return func(t *transaction) {
+			for range n {
+				t.remember(nothing)
+			}
+		}
+	}
+	flush, spdflush := &pfkey.Message{Type: pfkey.FLUSH}, &pfkey.Message{Type: pfkey.SPDFLUSH}
+	tests := []struct {
+		name   string
+		before func(*transaction)
+		asks   []*pfkey.Message
+		want   syscall.Errno // of the last one; the others succeed
+	}{
+		{"the last SA", sas(maxStaged - 1), []*pfkey.Message{add(0x2000)}, 0},
+		{"one SA more", sas(maxStaged - 1), []*pfkey.Message{add(0x2000), add(0x2001)}, syscall.ENOBUFS},
+		{"one deletion more", sas(maxStaged - 1), []*pfkey.Message{add(0x2000), remove(0x1000)}, syscall.ENOBUFS},
+		{"one deletion of a pair more", sas(maxStaged), []*pfkey.Message{removeAll}, syscall.ENOBUFS},
+		{"one SA after deletions", deletes(maxStaged), []*pfkey.Message{add(0x2000)}, syscall.ENOBUFS},
+		{"what was staged goes", sas(maxStaged - 1), []*pfkey.Message{add(0x2000), remove(0x2000)}, 0},
+		{"SAs after a flush", sas(maxStaged), []*pfkey.Message{flush, add(0x2000)}, 0},
+		{"the last policy", changes(maxStaged - 1), []*pfkey.Message{policy(pfkey.SPDADD, nobodys)}, 0},
+		{"one policy more", changes(maxStaged), []*pfkey.Message{policy(pfkey.SPDADD, nobodys)}, syscall.ENOBUFS},
+		{"one policy less, in one change more", changes(maxStaged), []*pfkey.Message{policy(pfkey.SPDDELETE, there)}, syscall.ENOBUFS},
+		{"policies after a flush", changes(maxStaged), []*pfkey.Message{spdflush, policy(pfkey.SPDADD, there)}, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e := New(Config{SAD: sad.New(), SPD: spd.New()})
+			var s Session
+			for _, m := range []*pfkey.Message{add(0x1000), policy(pfkey.SPDADD, there), {Type: pfkey.BEGIN}} {
+				if r := e.Handle(&s, m)[0]; r.Errno != 0 {
+					t.Fatal(pfkey.TypeName(m.Type), syscall.Errno(r.Errno), r.Text)
+				}
+			}
+			tt.before(s.txn)
+			for i, m := range tt.asks {
+				want := tt.want
+				if i < len(tt.asks)-1 {
+					want = 0
+				}
+				if r := e.Handle(&s, m)[0]; syscall.Errno(r.Errno) != want {
+					t.Errorf("%s: %v %q, want %v", pfkey.TypeName(m.Type), syscall.Errno(r.Errno), r.Text, want)
+				}
+			}
+		})
+	}
+}
+
+// What deletePair costs has nothing to do with the SAs of other pairs. A walk of
+// them would need room for them.
+func TestDeletePairLeavesTheRestAlone(t *testing.T) {
+	cost := func(others uint32) float64 {
+		staged := stagedSAs{live: sad.New()}
+		for i := range others {
+			if err := staged.live.Add(newSA(t, 0x1000+i, there)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return testing.AllocsPerRun(10, func() {
+			if err := staged.deletePair(here, nobodys); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if few, many := cost(1), cost(1000); few != many {
+		t.Errorf("%v allocations beside one SA, %v beside many", few, many)
+	}
+}
