@@ -60,8 +60,8 @@ func TestStartErrors(t *testing.T) {
 // An ordinary user, and a machine without TUN, are told what is missing.
 func TestMissingPrivilege(t *testing.T) {
 	a, _ := newPair(t)
-	if os.Geteuid() != 0 {
-		t.Fatal("not root in its namespace")
+	if ids, err := os.ReadFile("/proc/self/uid_map"); err != nil || strings.Fields(string(ids))[2] == "1" {
+		t.Skip("in a user namespace of one user nobody can become another")
 	}
 	os.Chmod(a.dir, 0o755)
 	out, code := a.runAs(65534, ipsecd, "run", "--run-dir", "/tmp/ipsecd-e2e-"+filepath.Base(a.dir))
