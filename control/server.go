@@ -52,17 +52,10 @@ func (e *Engine) Serve(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// passes reports whether accepting may succeed later, with the same listener.
+// passes reports whether accepting may succeed later, with the same listener:
+// nobody closed it.
 func passes(err error) bool {
-	var errno syscall.Errno
-	if !errors.As(err, &errno) {
-		return false
-	}
-	switch errno {
-	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED:
-		return true
-	}
-	return false
+	return !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.EBADF)
 }
 
 // serveConn answers one peer until it hangs up or ctx ends.

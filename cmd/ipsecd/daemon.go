@@ -41,6 +41,7 @@ type daemon struct {
 	workers  sync.WaitGroup
 	failed   chan error // a worker's trouble
 	broken   bool       // it ended by that
+	ready    bool       // it served
 	reported [packet.NumDrops]uint64
 }
 
@@ -73,7 +74,7 @@ func (d *daemon) changed() error {
 	if d.host == nil {
 		return nil
 	}
-	return d.host.follow(d.spd, d.sad)
+	return d.host.followChange(d.spd, d.sad)
 }
 
 // open makes socket, device and links. Sockets for ESP are open before the
@@ -145,6 +146,7 @@ func (d *daemon) openWires() error {
 func (d *daemon) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	d.ready = true
 	d.start(d.engine.NewInside(d.tun, d.wires).Run)
 	for _, l := range []link.Outside{d.wires.Raw4, d.wires.Raw6, d.wires.UDP4, d.wires.UDP6} {
 		if l != nil {
@@ -232,7 +234,7 @@ func (d *daemon) close(err error) error {
 	case d.broken:
 		d.log.Error("left the rules, which keep what was protected from leaving in clear; the next start and stop takes them back")
 	default:
-		errs = append(errs, d.host.close())
+		errs = append(errs, d.host.close(d.ready))
 	}
 	for _, l := range d.links {
 		errs = append(errs, l.Close())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -49,8 +50,9 @@ type hostNetwork struct {
 	log    *slog.Logger
 	routes *routes.Manager // nil with --routes off
 
-	mu  sync.Mutex
-	mtu int // [m] of the TUN
+	mu      sync.Mutex
+	mtu     int    // [m] of the TUN
+	trouble string // [m] with following, the last time
 }
 
 // openHost sets the TUN up and installs the rules.
@@ -85,14 +87,43 @@ func (h *hostNetwork) warnRPFilter() {
 		"if there is one: sysctl -w net.ipv4.conf.LINK.rp_filter=2 (and .all)", "links", strict)
 }
 
-// follow makes routes and MTU what the databases, and the host's addresses and
-// paths, want. One does not wait for the other to succeed.
+// follow makes routes, addresses and MTU what the databases, and the host's own
+// addresses and paths, want. One does not wait for the other to succeed.
 func (h *hostNetwork) follow(policies *spd.DB, sas *sad.DB) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	err := h.followMTU(sas)
+	return h.followLocked(policies, sas)
+}
+
+// followChange is follow for somebody who changed the databases: trouble that was
+// there before is not his.
+func (h *hostNetwork) followChange(policies *spd.DB, sas *sad.DB) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before := h.trouble
+	err := h.followLocked(policies, sas)
+	if err != nil && h.trouble == before {
+		return nil
+	}
+	return err
+}
+
+func (h *hostNetwork) followLocked(policies *spd.DB, sas *sad.DB) error {
+	err := errors.Join(h.followMTU(policies, sas), routes.KeepAddrs(h.tun, h.o.addrs))
 	if h.routes != nil {
 		err = errors.Join(err, h.routes.Apply(wanted(policies)))
+	}
+	before := h.trouble
+	h.trouble = ""
+	if err != nil {
+		h.trouble = err.Error()
+	}
+	switch {
+	case h.trouble == before:
+	case err != nil:
+		h.log.Error("cannot follow the host's network", "err", err)
+	default:
+		h.log.Info("following the host's network again")
 	}
 	return err
 }
@@ -100,17 +131,19 @@ func (h *hostNetwork) follow(policies *spd.DB, sas *sad.DB) error {
 const (
 	keepUpEvery = 3 * time.Second        // path MTUs change without a message
 	keepUpPause = 200 * time.Millisecond // after a change, for others to follow
-	keepUpShare = 50                     // of the time that following takes, in which nothing is done
+	keepUpShare = 50                     // of the time that following takes, in which it is not done again
+	keepUpMost  = 10 * time.Second       // that this may be
 )
 
 // keepUp follows what changes on the host: path MTUs, addresses, rules and
-// routes that somebody else removed, the TUN set down and up again.
+// routes that somebody else removed, the TUN set down and up again. Rules, which
+// are few, do not wait for their turn in a large table.
 func (h *hostNetwork) keepUp(ctx context.Context, policies *spd.DB, sas *sad.DB) {
 	changed, err := routes.Watch(ctx)
 	if err != nil {
 		h.log.Warn("changes of the host's network are seen with delay", "err", err)
 	}
-	failing := false
+	var rest time.Time // until then the table is left alone
 	for {
 		select {
 		case <-ctx.Done():
@@ -118,23 +151,24 @@ func (h *hostNetwork) keepUp(ctx context.Context, policies *spd.DB, sas *sad.DB)
 		case <-changed:
 		case <-time.After(keepUpEvery):
 		}
-		start := time.Now()
-		err := h.follow(policies, sas)
-		if err != nil && !failing {
-			h.log.Error("cannot follow the host's network", "err", err)
+		if start := time.Now(); start.After(rest) {
+			h.follow(policies, sas)
+			took := time.Since(start)
+			rest = start.Add(took + min(keepUpShare*took, keepUpMost))
+		} else if h.routes != nil {
+			h.routes.Repair()
 		}
-		failing = err != nil
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(max(keepUpPause, keepUpShare*time.Since(start))):
+		case <-time.After(keepUpPause):
 		}
 	}
 }
 
 // followMTU sets the TUN's MTU to the path's less the largest overhead of the
 // loaded SAs. Without SAs it stays: a flush is most often half of a reload.
-func (h *hostNetwork) followMTU(sas *sad.DB) error {
+func (h *hostNetwork) followMTU(policies *spd.DB, sas *sad.DB) error {
 	if h.o.mtu != 0 {
 		return nil
 	}
@@ -157,18 +191,29 @@ func (h *hostNetwork) followMTU(sas *sad.DB) error {
 	if mtu == 0 {
 		return nil
 	}
-	mtu = min(max(mtu, minMTU), maxMTU)
+	mtu = min(max(mtu, h.leastMTU(policies)), maxMTU)
 	if mtu == h.mtu {
 		return nil
 	}
 	if err := h.setMTU(mtu); err != nil {
 		return err
 	}
-	if mtu < minMTUIPv6 {
-		h.log.Warn("the TUN's MTU is too small for IPv6, which the kernel turns off on it", "mtu", mtu, "need", minMTUIPv6)
-	}
 	h.mtu = mtu
 	return nil
+}
+
+// leastMTU is what the TUN does not go below: the kernel takes IPv6 off a link
+// with less than RFC 8200 section 5 wants, for one forged "packet too big".
+func (h *hostNetwork) leastMTU(policies *spd.DB) int {
+	if slices.ContainsFunc(h.o.addrs, isIPv6) {
+		return minMTUIPv6
+	}
+	for p := range policies.All() {
+		if p.Dir == spd.Out && p.Sel.Dst.Addr().Is6() {
+			return minMTUIPv6
+		}
+	}
+	return minMTU
 }
 
 // setMTU changes the TUN's MTU. The kernel takes its IPv6 addresses when that
@@ -218,9 +263,14 @@ func covered(dst netip.Prefix, protect []routes.Route) bool {
 	return false
 }
 
-func (h *hostNetwork) close() error {
-	if h.routes == nil {
+// close takes the rules and routes back; where the daemon never served, not those
+// that a killed one left.
+func (h *hostNetwork) close(served bool) error {
+	switch {
+	case h.routes == nil:
 		return nil
+	case !served:
+		return h.routes.Abort()
 	}
 	return h.routes.Close()
 }

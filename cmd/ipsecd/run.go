@@ -41,7 +41,7 @@ At the end it takes back every device, route and rule that it made.`,
 			if err := o.complete(addrs); err != nil {
 				return err
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+			ctx, stop := signal.NotifyContext(cmd.Context(), endSignals()...)
 			defer stop()
 			return run(ctx, o)
 		},
@@ -56,6 +56,15 @@ At the end it takes back every device, route and rule that it made.`,
 	f.StringVar(&o.routes, "routes", "auto", "`WHICH`: auto sends what outbound policies protect into the TUN, off leaves routing alone")
 	f.Uint32Var(&o.mark, "mark", 0x6970, "fwmark `N` of the packets that ipsecd itself sends")
 	return cmd
+}
+
+// endSignals are those that end the daemon; SIGHUP not under nohup(1).
+func endSignals() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }
 
 // complete checks the flags and fills what they leave open.

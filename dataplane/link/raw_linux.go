@@ -2,6 +2,7 @@ package link
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ type rawSocket struct {
 	r     *receiver
 	v6    bool
 	proto uint8
+	out   *rawSocket // that sends in its place; nil: it sends itself
 
 	head    []byte // that cmsg6 fills
 	onCmsg6 func(level, kind int32, data []byte)
@@ -68,6 +70,15 @@ func openRaw(v6 bool, proto int, mark uint32, receive bool) (*rawSocket, error) 
 	raw := &rawSocket{socket: s, v6: v6, proto: uint8(proto)}
 	if !receive {
 		return raw, nil
+	}
+	if v6 {
+		// An error that is queued while the send buffer is full would look to the
+		// runtime's poller like the end of the descriptor, and would take the
+		// place of a send's own result: so another socket sends.
+		if raw.out, err = openRaw(true, unix.IPPROTO_RAW, mark, false); err != nil {
+			s.Close()
+			return nil, err
+		}
 	}
 	skip, ctl := 0, 0
 	if v6 {
@@ -125,7 +136,18 @@ func (s *rawSocket) cmsg6(level, kind int32, data []byte) {
 	}
 }
 
+func (s *rawSocket) Close() error {
+	err := s.socket.Close()
+	if s.out != nil {
+		err = errors.Join(err, s.out.Close())
+	}
+	return err
+}
+
 func (s *rawSocket) Writer() PacketWriter {
+	if s.out != nil {
+		return s.out.Writer()
+	}
 	return &rawWriter{newSender(s.socket, packet.MaxBurst, packet.MaxBurst)}
 }
 

@@ -121,6 +121,9 @@ func (t *tunDevice) Read(b *packet.Burst) error {
 	if err := t.raw.Read(t.call); err != nil {
 		return err
 	}
+	if t.err == unix.EBADFD {
+		return errors.New("somebody removed the TUN device")
+	}
 	if t.err != nil {
 		return os.NewSyscallError("read", t.err)
 	}

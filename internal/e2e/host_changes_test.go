@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,8 +12,8 @@ import (
 // running ipsecd; it follows.
 func TestFollowsTheHost(t *testing.T) {
 	a, b := newPair(t)
-	tun := tunnels[0]
-	startTunnels(a, b, tun)
+	tun, tun6 := tunnels[0], tunnels[4]
+	startTunnels(a, b, tun, tun6)
 	mtu := func(want string) {
 		t.Helper()
 		a.eventually("at "+want, func() bool {
@@ -21,12 +23,12 @@ func TestFollowsTheHost(t *testing.T) {
 	}
 	answers := func() bool { return ask(t, a, b, tun.innerA, tun.innerB, 500*time.Millisecond) }
 
-	mtu("mtu 1446") // 1500 less 20 IP, 8 ESP, 8 IV, 16 ICV and 2 of trailer, to a multiple of 4
+	mtu("mtu 1426") // 1500 less 40 IP, 8 ESP, 8 IV, 16 ICV and 2 of trailer, to a multiple of 4
 	a.must("ip", "route", "add", "198.51.100.2", "dev", wireName, "mtu", "1400")
 	mtu("mtu 1346")
 	transfer(t, a, b, tun.innerA, tun.innerB, many/8, nil)
 	a.must("ip", "route", "del", "198.51.100.2")
-	mtu("mtu 1446")
+	mtu("mtu 1426")
 
 	rules, _ := a.run("ip", "rule")
 	for _, priority := range []string{"5210", "5213", "32765"} {
@@ -40,6 +42,86 @@ func TestFollowsTheHost(t *testing.T) {
 	a.must("ip", "link", "set", "tun0", "down")
 	a.must("ip", "link", "set", "tun0", "up")
 	a.eventually("reachable again", answers)
+	a.eventually("with its IPv6 address", func() bool {
+		out, _ := a.run("ip", "-6", "addr", "show", "tun0")
+		return strings.Contains(out, tun6.innerA)
+	})
+	if !ask(t, a, b, tun6.innerA, tun6.innerB, patience) {
+		t.Error("no answer over IPv6")
+	}
+}
+
+// A path with a tiny MTU, or somebody who says so, does not take IPv6 off the
+// TUN.
+func TestSmallPathKeepsIPv6(t *testing.T) {
+	a, b := newPair(t)
+	tun, tun6 := tunnels[0], tunnels[4]
+	startTunnels(a, b, tun, tun6)
+	a.must("ip", "route", "add", "198.51.100.2", "dev", wireName, "mtu", "600")
+	a.eventually("at the least MTU", func() bool {
+		out, _ := a.run("ip", "-o", "link", "show", "tun0")
+		return strings.Contains(out, "mtu 1280")
+	})
+	if !ask(t, a, b, tun6.innerA, tun6.innerB, patience) {
+		t.Error("no answer over IPv6")
+	}
+}
+
+// ICMPv6 errors, here from a peer that has no ipsecd any more, do not end one
+// that has more to send than the wire takes.
+func TestErrorsUnderBacklog(t *testing.T) {
+	a, b := newPair(t)
+	tun := tunnels[4]
+	startTunnels(a, b, tun)
+	if !ask(t, a, b, tun.innerA, tun.innerB, patience) {
+		t.Fatal("no answer")
+	}
+	b.stop()
+	a.must("tc", "qdisc", "add", "dev", wireName, "root", "tbf", "rate", "2mbit", "burst", "3000", "limit", "100000000")
+	c := packetConn(t, a, net.JoinHostPort(tun.innerA, "0"))
+	defer c.Close()
+	to := &net.UDPAddr{IP: net.ParseIP(tun.innerB), Port: 9}
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); {
+		c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		c.WriteTo(make([]byte, 1300), to)
+	}
+	a.must("tc", "qdisc", "del", "dev", wireName, "root")
+	if code := a.stop(); code != 0 {
+		t.Errorf("exit %d; log:\n%s", code, a.log)
+	}
+	if strings.Contains(a.log.String(), "send-failed") {
+		t.Errorf("errors took the place of packets:\n%s", a.log)
+	}
+}
+
+// A start that fails takes nothing away of what a killed ipsecd left to keep
+// protected packets from leaving in clear.
+func TestFailedStartAfterKill(t *testing.T) {
+	a, b := newPair(t)
+	before := a.network()
+	tun := tunnels[0]
+	fileA, _ := startTunnels(a, b, tun)
+	a.kill()
+	left := a.network()
+	if left == before {
+		t.Fatal("a killed ipsecd leaves nothing")
+	}
+	a.must("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")
+	bad := a.file("six.conf", "spdadd fd01::/64 fd02::/64 any -P out discard;\n")
+	if out, code := a.run(ipsecd, "run", "--run-dir", filepath.Join(a.dir, "run"), "--tun", "tun0", "-f", fileA, "-f", bad); code != 1 {
+		t.Fatalf("exit %d: %s", code, out)
+	}
+	now := a.network()
+	for line := range strings.Lines(left) {
+		if !strings.Contains(now, line) {
+			t.Errorf("the failed start took away: %s", line)
+		}
+	}
+	a.start(append(addrs("A", tun), "-f", fileA)...)
+	a.stop()
+	if after := a.network(); after != before {
+		t.Errorf("the network is not what it was:\n%s\nbut:\n%s", before, after)
+	}
 }
 
 // Who deletes the TUN ends ipsecd, but what was protected does not leave in
@@ -56,7 +138,7 @@ func TestTUNDeleted(t *testing.T) {
 	a.must("ip", "addr", "add", tun.innerA+"/32", "dev", "lo")
 	wire := listen(t, a)
 	a.must("ip", "link", "del", "tun0")
-	if code := a.wait(); code != 1 {
+	if code := a.wait(); code != 1 || !strings.Contains(a.log.String(), "somebody removed the TUN device") {
 		t.Errorf("exit %d; log:\n%s", code, a.log)
 	}
 	if ask(t, a, b, tun.innerA, tun.innerB, 300*time.Millisecond) {

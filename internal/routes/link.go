@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -102,6 +103,28 @@ func noLinkLocal(link netlink.Link) error {
 		return nil
 	}
 	return err
+}
+
+// KeepAddrs adds those of addrs that the TUN has lost, as it loses IPv6 ones when
+// it is set down. A TUN that is down, or gone, is left alone.
+func KeepAddrs(name string, addrs []netip.Prefix) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil || link.Attrs().Flags&net.FlagUp == 0 {
+		return nil
+	}
+	have, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
+	if err != nil {
+		return fmt.Errorf("link %s: addresses: %w", name, err)
+	}
+	for _, p := range addrs {
+		if slices.ContainsFunc(have, func(a netlink.Addr) bool { return a.IPNet.String() == p.String() }) {
+			continue
+		}
+		if err := addAddr(link, p); err != nil {
+			return fmt.Errorf("link %s: address %s: %w", name, p, err)
+		}
+	}
+	return nil
 }
 
 // addAddr adds an address without a route to its network, or finds it there. An

@@ -94,6 +94,9 @@ type Manager struct {
 	tun      netlink.Link // [I] as New found it
 	families []int        // [I] those with policy routing: AF_INET, AF_INET6
 
+	// inherited says that a killed instance left rules.
+	inherited bool // [I]
+
 	mu     sync.Mutex
 	kernel *netlink.Handle // [m] nil once closed
 }
@@ -121,7 +124,7 @@ func New(cfg Config) (*Manager, error) {
 		return nil, errors.Join(err, m.release())
 	}
 	if err := m.install(); err != nil {
-		return nil, errors.Join(err, m.Close())
+		return nil, errors.Join(err, m.Abort())
 	}
 	return m, nil
 }
@@ -136,6 +139,13 @@ func (m *Manager) takeOver() (err error) {
 	}
 	if err := m.checkTable(); err != nil {
 		return err
+	}
+	for _, family := range m.families {
+		rules, err := m.ourRules(family)
+		if err != nil {
+			return err
+		}
+		m.inherited = m.inherited || len(rules) > 0
 	}
 	return m.removeRoutes(func(r *netlink.Route) bool { return m.cfg.Guard && r.Priority == guardMetric })
 }
@@ -176,6 +186,31 @@ func (m *Manager) Close() error {
 		return nil
 	}
 	return errors.Join(m.removeRules(nil), m.removeRoutes(nil), m.restoreGroup(), m.release())
+}
+
+// Abort is Close before the first packet: of what a killed instance left, which
+// keeps what it protected from leaving in clear, nothing is taken away.
+func (m *Manager) Abort() error {
+	if !m.inherited {
+		return m.Close()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.kernel == nil {
+		return nil
+	}
+	return m.release()
+}
+
+// Repair puts rules back that somebody else removed. It is cheap, whatever the
+// size of the table; Apply does it too.
+func (m *Manager) Repair() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.kernel == nil {
+		return ErrClosed
+	}
+	return m.repairRules()
 }
 
 func (m *Manager) restoreGroup() error {

@@ -70,9 +70,7 @@ func (m *Manager) Apply(protect []Route, exempt []netip.Prefix) error {
 	if m.kernel == nil {
 		return ErrClosed
 	}
-	if err := m.repairRules(); err != nil {
-		return err
-	}
+	repaired := m.repairRules()
 	local, err := m.localAddrs()
 	if err != nil {
 		return err
@@ -81,7 +79,7 @@ func (m *Manager) Apply(protect []Route, exempt []netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	return m.change(have, m.plan(protect, exempt, local))
+	return errors.Join(repaired, m.change(have, m.plan(protect, exempt, local)))
 }
 
 // plan lays the table out.
