@@ -190,7 +190,8 @@ func (h *host) neighbours(other *host) {
 	}
 }
 
-// network is the state of links, addresses, rules and routes as text.
+// network is the state of links, rules and routes as text, but for what the
+// kernel makes of the wire's link-local address, which takes it a second or two.
 func (h *host) network() string {
 	h.Helper()
 	var all []string
@@ -202,7 +203,11 @@ func (h *host) network() string {
 		if code != 0 {
 			h.Fatalf("ip %v: %s", args, out)
 		}
-		all = append(all, out)
+		for line := range strings.Lines(out) {
+			if !strings.Contains(line, "fe80:") {
+				all = append(all, line)
+			}
+		}
 	}
 	return strings.Join(all, "")
 }
