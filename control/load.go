@@ -12,9 +12,14 @@ import (
 
 // LoadFile is Load of a file's contents.
 func (e *Engine) LoadFile(path string) error {
-	src, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return err
+	}
+	defer f.Close()
+	src, err := config.Read(f)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	return e.Load(path, src)
 }

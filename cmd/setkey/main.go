@@ -109,15 +109,20 @@ func carryOut(opts options, std streams) bool {
 // error is one line for each mistake.
 func readAll(file string, stdin io.Reader) ([]config.Statement, error) {
 	if file == "-" {
-		src, err := io.ReadAll(stdin)
+		src, err := config.Read(stdin)
 		if err != nil {
 			return nil, fmt.Errorf("setkey: standard input: %w", err)
 		}
 		return config.Parse("stdin", src)
 	}
-	src, err := os.ReadFile(file)
+	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("setkey: %w", err)
+	}
+	defer f.Close()
+	src, err := config.Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("setkey: %s: %w", file, err)
 	}
 	return config.Parse(file, src)
 }

@@ -85,9 +85,6 @@ func (ns *NS) enter(ready chan<- error) {
 	}
 }
 
-// Name returns the name given to New.
-func (ns *NS) Name() string { return ns.name }
-
 // Do runs fn on the thread inside the namespace and returns its error with the
 // namespace's name. Calls queue up behind one another: fn should open what it
 // needs and leave waiting to others. It must not call Do, Start or Veth of the
