@@ -60,7 +60,9 @@ func (b *Burst) Octets() int {
 }
 
 // CopyPacket writes packet k, whole and with finished checksums, to dst, which
-// has PacketLen(k) octets.
+// has PacketLen(k) octets. The pseudo-header's sum is taken from Head, where it
+// is that of all packets together: with a routing header or a source route the
+// addresses in Head are not those that it covers.
 func (b *Burst) CopyPacket(dst []byte, k int) {
 	copy(dst, b.Head)
 	if b.Seg == Lone {
@@ -77,13 +79,26 @@ func (b *Burst) CopyPacket(dst []byte, k int) {
 	} else {
 		binary.BigEndian.PutUint16(dst[l4+4:], uint16(len(dst)-l4))
 	}
-	csum := l4 + b.CsumOff
-	dst[csum], dst[csum+1] = 0, 0
-	c := Checksum(dst[l4:], PseudoSum(dst, b.H.Proto, len(dst)-l4))
+	c := Checksum(dst[l4:], lengthSum(b.upperLen(), len(dst)-l4))
 	if c == 0 && b.Seg == UDP {
 		c = 0xffff // RFC 768: 0 means none
 	}
-	binary.BigEndian.PutUint16(dst[csum:], c)
+	binary.BigEndian.PutUint16(dst[l4+b.CsumOff:], c)
+}
+
+// upperLen is the length of the upper layer of all packets joined in one.
+func (b *Burst) upperLen() int {
+	last := len(b.Segs) - 1
+	return len(b.Head) - b.H.L4 + last*len(b.Segs[0]) + len(b.Segs[last])
+}
+
+// lengthSum is what a sum over a pseudo-header of length from lacks to be that
+// of length to.
+func lengthSum(from, to int) uint64 {
+	var b [8]byte
+	binary.BigEndian.PutUint16(b[:], ^uint16(from))
+	binary.BigEndian.PutUint16(b[2:], uint16(to))
+	return Sum(b[:], 0)
 }
 
 // setIP makes length and ID of packet k, as the kernel's segmentation does.

@@ -5,8 +5,13 @@ import (
 	"encoding/binary"
 )
 
-// maxIP is the longest IP packet a burst may be joined to.
-const maxIP = 65535
+const (
+	// maxIP is the longest IP packet a burst may be joined to.
+	maxIP = 65535
+	// maxJoinedUDP is UDP_MAX_SEGMENTS of kernels before 6.9, which refuse a
+	// joined packet of more datagrams.
+	maxJoinedUDP = 64
+)
 
 // Coalescer joins packets that arrive one behind the other in one flow into a
 // burst, so that the host's stack takes them in one piece. What it joins, the
@@ -14,7 +19,8 @@ const maxIP = 65535
 // but lengths, sequence, IPv4 ID and checksum may differ.
 //
 // A packet joins only after its own checksums verified, because those of a
-// burst are made anew; all others go alone, as they are.
+// burst are made anew; all others go alone, as they are. IDs of packets with DF
+// are not looked at, they mean nothing (RFC 6864 4.1).
 type Coalescer struct {
 	UDP bool // join UDP datagrams too: the device takes them (Linux 6.2)
 
@@ -68,7 +74,7 @@ func (c *Coalescer) Start(pkt []byte, h *Headers) {
 // written and pkt starts another.
 func (c *Coalescer) Join(pkt []byte, h *Headers) bool {
 	b := &c.burst
-	if c.first == nil || c.closed || h.Flow != b.H.Flow || len(b.Segs) == MaxBurst {
+	if c.first == nil || c.closed || h.Flow != b.H.Flow || len(b.Segs) == c.most() {
 		return false
 	}
 	n := len(b.Head)
@@ -93,10 +99,19 @@ func (c *Coalescer) Join(pkt []byte, h *Headers) bool {
 	return true
 }
 
+// most is how many packets a burst may have.
+func (c *Coalescer) most() int {
+	if c.burst.Seg == UDP {
+		return maxJoinedUDP
+	}
+	return MaxBurst
+}
+
 // joinable returns the length of the headers if the packet can be part of a
 // burst, else 0: plain IP without options, TCP with ACK, at most PSH and no
 // urgent pointer or UDP with a checksum, some payload, and checksums that
-// verify.
+// verify. 0xffff does so in the place of 0, but is not what IP and TCP would
+// have made anew.
 func (c *Coalescer) joinable(pkt []byte, h *Headers) int {
 	fixed := IPv6HeaderLen
 	if h.V == 4 {
@@ -105,13 +120,13 @@ func (c *Coalescer) joinable(pkt []byte, h *Headers) int {
 	if h.Fragment || h.L4 != fixed {
 		return 0
 	}
-	if h.V == 4 && Checksum(pkt[:fixed], 0) != 0 {
+	if h.V == 4 && (Checksum(pkt[:fixed], 0) != 0 || pkt[10]&pkt[11] == 0xff) {
 		return 0
 	}
 	l4, n := pkt[h.L4:], 0
 	switch {
 	case h.Proto == ProtoTCP && len(l4) >= TCPHeaderLen:
-		if l4[13]&^tcpPSH != tcpACK || l4[18]|l4[19] != 0 || l4[12]>>4 < 5 {
+		if l4[13]&^tcpPSH != tcpACK || l4[16]&l4[17] == 0xff || l4[18]|l4[19] != 0 || l4[12]>>4 < 5 {
 			return 0
 		}
 		n = int(l4[12]>>4) * 4

@@ -29,14 +29,17 @@ const (
 	TCPHeaderLen  = 20
 )
 
-// maxExtHeaders bounds the walk over IPv6 extension headers. RFC 8200 4.1 has
-// each of them once, destination options twice.
-const maxExtHeaders = 8
+// Offsets of the octet that names the next header.
+const (
+	ipv4ProtoAt = 9
+	ipv6NextAt  = 6
+)
 
 // Headers is what one pass over a packet's headers finds.
 type Headers struct {
 	Flow
 	L4       int  // offset of the upper-layer header, or of a later fragment's data
+	ProtoAt  int  // offset of the octet that names Proto
 	Fragment bool // any fragment, also the first
 }
 
@@ -95,7 +98,7 @@ func (h *Headers) Classify(pkt []byte) Drop {
 	if pkt[0]>>4 == 4 {
 		h.V = 4
 		h.Src, h.Dst = AddrFrom4(pkt[12:16]), AddrFrom4(pkt[16:20])
-		h.Proto, h.L4 = pkt[9], int(pkt[0]&15)*4
+		h.Proto, h.ProtoAt, h.L4 = pkt[ipv4ProtoAt], ipv4ProtoAt, int(pkt[0]&15)*4
 		frag := binary.BigEndian.Uint16(pkt[6:])
 		h.Fragment, h.Opaque = frag&0x3fff != 0, frag&0x1fff != 0
 	} else {
@@ -109,43 +112,6 @@ func (h *Headers) Classify(pkt []byte) Drop {
 		return Kept
 	}
 	return h.readPorts(pkt[h.L4:])
-}
-
-// walkExtensions finds the upper-layer header (RFC 8200 section 4).
-func (h *Headers) walkExtensions(pkt []byte) Drop {
-	next, off := pkt[6], IPv6HeaderLen
-	for range maxExtHeaders {
-		switch next {
-		case ProtoHopByHop, ProtoRouting, ProtoDstOpts:
-			if len(pkt) < off+8 {
-				return Truncated
-			}
-			n := 8 + int(pkt[off+1])*8
-			if len(pkt) < off+n {
-				return Truncated
-			}
-			next, off = pkt[off], off+n
-		case ProtoFragment:
-			if len(pkt) < off+8 {
-				return Truncated
-			}
-			frag := binary.BigEndian.Uint16(pkt[off+2:])
-			h.Fragment = frag&0xfff9 != 0
-			h.Opaque = frag&0xfff8 != 0
-			next, off = pkt[off], off+8
-			if h.Opaque {
-				// What follows is the middle of something: the fragment
-				// header names the first header of the whole packet's
-				// fragmentable part, the best that is known here.
-				h.Proto, h.L4 = next, off
-				return Kept
-			}
-		default:
-			h.Proto, h.L4 = next, off
-			return Kept
-		}
-	}
-	return BadLength
 }
 
 func (h *Headers) readPorts(l4 []byte) Drop {
@@ -197,6 +163,19 @@ func DecrementTTL(ip []byte) bool {
 	}
 	setIPv4Word(ip, 8, uint16(ip[8]-1)<<8|uint16(ip[9]))
 	return true
+}
+
+// SetNext makes the header that pkt begins with name proto, in the octet at
+// nextAt, and pkt's own length.
+func SetNext(pkt []byte, nextAt int, proto uint8) {
+	pkt[nextAt] = proto
+	if pkt[0]>>4 == 6 {
+		binary.BigEndian.PutUint16(pkt[4:], uint16(len(pkt)-IPv6HeaderLen))
+		return
+	}
+	binary.BigEndian.PutUint16(pkt[2:], uint16(len(pkt)))
+	pkt[10], pkt[11] = 0, 0
+	binary.BigEndian.PutUint16(pkt[10:], Checksum(pkt[:int(pkt[0]&15)*4], 0))
 }
 
 // setIPv4Word changes 16 bits of a header and its checksum with them (RFC 1624
