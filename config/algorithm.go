@@ -32,10 +32,14 @@ func (p *parser) algorithms(s *Add) error {
 		return err
 	}
 	if !enc.Combined() {
-		return fail(p.end, enc.Name+" without -A would leave packets unauthenticated",
-			"add -A ALGORITHM KEY, with one of "+words(alg.Names(alg.Auth)).list())
+		return unauthenticated(p.end, enc.Name+" without -A", "add")
 	}
 	return nil
+}
+
+func unauthenticated(at Pos, what, verb string) error {
+	return fail(at, what+" would leave packets unauthenticated",
+		verb+" -A ALGORITHM KEY, with one of "+words(alg.Names(alg.Auth)).list())
 }
 
 func (p *parser) authentication(s *Add, enc *alg.Info) error {
@@ -56,7 +60,7 @@ func (p *parser) authentication(s *Add, enc *alg.Info) error {
 func (p *parser) afterKey() error {
 	t := p.peek()
 	switch {
-	case t.is(";"), t.kind == eof, t.kind == unclosed, t.kind == word && statementWords.has(t.text):
+	case p.atEnd(), t.kind == unclosed:
 		return nil
 	case t.kind == word && algorithmOptions.has(t.text):
 		return fail(t.pos, t.text+" is given too late or twice", "write -E ALGORITHM KEY, then -A ALGORITHM KEY, then ;")
@@ -82,6 +86,9 @@ func (p *parser) algorithm(k alg.Kind) (*alg.Info, Key, error) {
 }
 
 func unknownAlgorithm(t token, k alg.Kind, known words) error {
+	if k == alg.Auth && t.text == "null" {
+		return unauthenticated(t.pos, "-A null", "write")
+	}
 	if k == alg.Auth && alg.ByName(alg.Enc, t.text) != nil {
 		return fail(t.pos, t.text+" is for encryption", "give it by -E; for -A there are "+known.list())
 	}
@@ -91,12 +98,14 @@ func unknownAlgorithm(t token, k alg.Kind, known words) error {
 	return unknown(t.unlessNear(known), k.String()+" algorithm", known, algorithmsElsewhere)
 }
 
-// key parses the key of an algorithm and checks its length. No error shows an
-// octet of it.
+// key parses the key of an algorithm, nil for none where it needs none, and
+// checks its length. No error shows an octet of it.
 func (p *parser) key(a *alg.Info) (Key, error) {
 	t := p.conceal()
 	var key Key
 	switch {
+	case a.MinBits() == 0 && (p.atEnd() || t.isOption()):
+		return nil, nil
 	case t.kind == quoted:
 		key = Key(t.text)
 	case t.kind == word && len(t.text) > 1 && (t.text[:2] == "0x" || t.text[:2] == "0X"):
@@ -121,6 +130,9 @@ func (p *parser) key(a *alg.Info) (Key, error) {
 		return nil, fail(t.pos, err.Error(), "")
 	}
 	p.next()
+	if len(key) == 0 {
+		return nil, nil
+	}
 	return key, nil
 }
 

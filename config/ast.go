@@ -68,18 +68,33 @@ func (k Key) Format(s fmt.State, _ rune) { io.WriteString(s, k.String()) }
 // MarshalText keeps the octets out of JSON, and so out of structured logs.
 func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
+// Padding is what the sender fills ESP padding with.
+type Padding uint8
+
+const (
+	PadSequential Padding = iota // 1, 2, 3 and on (RFC 4303 section 2.4)
+	PadRandom
+	PadZero
+)
+
 // Add is the add statement. Enc and Auth are numbers of crypto/alg.
 type Add struct {
 	SAID
 	Mode    Mode
 	Replay  uint32 // octets of bitmap: packets are eight times that
 	Reqid   uint32
+	ESN     bool
+	Pad     Padding
 	Enc     uint8
-	EncKey  Key
+	EncKey  Key // nil where a cipher that needs none has none
 	Auth    uint8
 	AuthKey Key
 	NATT    *NATT
 }
+
+// Update is the update statement: add of an SA that is there. Without
+// algorithms (Enc 0) it keeps the keys, and what is zero stays as it is.
+type Update struct{ Add }
 
 // Get and Delete name one SA; DeleteAll names all of a pair and protocol, its
 // SPI is 0.
@@ -115,7 +130,7 @@ func (s SPDDump) Pos() Pos  { return s.At }
 // UpperAny is the wildcard protocol of a selector.
 const UpperAny = 255
 
-// Selector is the range of packets of an spdadd or spddelete. Port 0 is any.
+// Selector is the range of packets of an spdadd, spdupdate or spddelete. Port 0 is any.
 // For ICMP and ICMPv6 SrcPort is the type and DstPort the code.
 type Selector struct {
 	Src, Dst         netip.Prefix // masked, of one family
@@ -162,6 +177,10 @@ type SPDAdd struct {
 	Action Action
 	Rules  []Rule // in the order written: the first is innermost
 }
+
+// SPDUpdate is the spdupdate statement: spdadd that replaces the policy with its
+// selector and direction, if there is one.
+type SPDUpdate struct{ SPDAdd }
 
 // SPDDelete is the spddelete statement.
 type SPDDelete struct {

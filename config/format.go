@@ -32,7 +32,9 @@ type printer struct {
 func (p printer) statement(b []byte, s Statement) []byte {
 	switch s := s.(type) {
 	case Add:
-		b = p.add(b, s)
+		b = p.add(append(b, "add "...), s)
+	case Update:
+		b = p.add(append(b, "update "...), s.Add)
 	case Get:
 		b = appendSPI(appendSAID(b, "get", s.SAID), s.SPI)
 	case Delete:
@@ -48,7 +50,9 @@ func (p printer) statement(b []byte, s Statement) []byte {
 	case SPDDump:
 		b = append(b, "spddump"...)
 	case SPDAdd:
-		b = appendSPDAdd(b, s)
+		b = appendSPDAdd(b, "spdadd", s)
+	case SPDUpdate:
+		b = appendSPDAdd(b, "spdupdate", s.SPDAdd)
 	case SPDDelete:
 		b = appendPolicyHead(b, "spddelete", s.Sel, s.Dir)
 	default:
@@ -58,7 +62,6 @@ func (p printer) statement(b []byte, s Statement) []byte {
 }
 
 func (p printer) add(b []byte, s Add) []byte {
-	b = append(b, "add "...)
 	ported := s.NATT != nil && !s.NATT.OAI.IsValid()
 	b = s.Src.AppendTo(b)
 	if ported {
@@ -74,11 +77,19 @@ func (p printer) add(b []byte, s Add) []byte {
 	}
 	b = appendNumber(b, " -r ", s.Replay)
 	b = appendNumber(b, " -u ", s.Reqid)
+	if s.Pad != PadSequential {
+		b = append(append(b, " -f "...), s.Pad.String()...)
+	}
+	if s.ESN {
+		b = append(b, " -esn"...)
+	}
 	if s.NATT != nil && !ported {
 		b = appendPort(s.NATT.OAI.AppendTo(append(b, " -natt "...)), s.NATT.SrcPort)
 		b = appendPort(s.NATT.OAR.AppendTo(append(b, ' ')), s.NATT.DstPort)
 	}
-	b = p.algorithm(b, " -E ", alg.Enc, s.Enc, s.EncKey)
+	if s.Enc != 0 {
+		b = p.algorithm(b, " -E ", alg.Enc, s.Enc, s.EncKey)
+	}
 	if s.Auth != alg.NullAuth {
 		b = p.algorithm(b, " -A ", alg.Auth, s.Auth, s.AuthKey)
 	}
@@ -91,6 +102,9 @@ func (p printer) algorithm(b []byte, opt string, k alg.Kind, id uint8, key Key) 
 		b = append(b, a.Name...)
 	} else {
 		b = strconv.AppendUint(b, uint64(id), 10)
+	}
+	if len(key) == 0 {
+		return b
 	}
 	return p.key(append(b, ' '), key)
 }
@@ -139,8 +153,8 @@ func appendSide(b []byte, prefix netip.Prefix, sel Selector, port uint16) []byte
 	return appendPort(b, port)
 }
 
-func appendSPDAdd(b []byte, s SPDAdd) []byte {
-	b = appendPolicyHead(b, "spdadd", s.Sel, s.Dir)
+func appendSPDAdd(b []byte, verb string, s SPDAdd) []byte {
+	b = appendPolicyHead(b, verb, s.Sel, s.Dir)
 	b = append(append(b, ' '), s.Action.String()...)
 	for _, r := range s.Rules {
 		b = fmt.Appendf(b, " %s/%s/", r.Proto, r.Mode)
@@ -161,6 +175,8 @@ func (p Proto) String() string {
 }
 
 func (m Mode) String() string { return name(m, "any", "transport", "tunnel") }
+
+func (p Padding) String() string { return name(p, "seq-pad", "random-pad", "zero-pad") }
 
 func (d Dir) String() string { return name(d, "any", "in", "out") }
 

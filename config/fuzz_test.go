@@ -61,6 +61,8 @@ func FuzzParse(f *testing.F) {
 		}
 	}
 	f.Add([]byte("spdadd 10.0.0.0/8[ssh] ::[any] icmp 3,4 -P out ipsec esp/tunnel/::1-::2/unique:3;\r\n#\x00\"\n;exit"))
+	f.Add([]byte("update 192.0.2.1[1] 192.0.2.2 esp-udp 256; update ::1 ::2 esp 256 -m transport -f zero-pad -esn -E null -A hmac-sha1 \"\";"))
+	f.Add([]byte("spdupdate 10.0.0.0/8 ::/0 any -P in ipsec esp/transport//unique; spdupdate ::/0 ::/0 any -P out ipsec esp/transport/::1-::2"))
 	f.Fuzz(func(t *testing.T, src []byte) {
 		stmts, err := Parse("f", src)
 		checkRoundTrip(t, stmts)

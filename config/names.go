@@ -22,26 +22,26 @@ func (w words) list() string {
 // Words of the language, and those of other setkeys that this one refuses by
 // name.
 var (
-	statementWords = words{"add", "get", "delete", "deleteall", "flush", "dump",
-		"spdadd", "spddelete", "spdflush", "spddump", "exit", "quit", "bye"}
-	statementsElsewhere = words{"update", "getspi", "spdupdate", "spdsetidx"}
+	statementWords = words{"add", "update", "get", "delete", "deleteall", "flush", "dump",
+		"spdadd", "spdupdate", "spddelete", "spdflush", "spddump", "exit", "quit", "bye"}
+	statementsElsewhere = words{"getspi", "spdsetidx"}
 
 	protoWords      = words{"esp", "esp-udp"}
 	protosElsewhere = words{"ah", "ah-old", "esp-old", "ipcomp", "tcp"}
 	rulesElsewhere  = words{"ah", "ipcomp", "tcp"}
 
-	extensionWords      = words{"-m", "-r", "-u", "-f", "-natt"}
-	extensionsElsewhere = words{"-lh", "-ls", "-bh", "-bs", "-esn", "-ctx", "-esp_frag", "-hwif", "-natt_mtu", "-C", "-R"}
+	extensionWords      = words{"-m", "-r", "-u", "-f", "-esn", "-natt"}
+	extensionsElsewhere = words{"-lh", "-ls", "-bh", "-bs", "-ctx", "-esp_frag", "-hwif", "-natt_mtu", "-C", "-R"}
 	algorithmOptions    = words{"-E", "-A"}
 
+	modeWords  = words{"tunnel", "transport"}
 	levelWords = words{"require", "unique", "default"}
 
 	algorithmsElsewhere = words{
 		"des-cbc", "3des-cbc", "3des-deriv", "des-deriv", "des-32iv", "blowfish-cbc", "cast128-cbc", "rc5-cbc",
 		"aes-ctr", "aes-gmac", "aes-gcm-8", "aes-gcm-12", "aes-ccm-8", "aes-ccm-12", "aes-ccm-16",
-		"camellia-cbc", "twofish-cbc", "serpent-cbc", "skipjack", "chacha20-poly1305", "null", "simple",
-		"hmac-md5", "hmac-sha1", "hmac-sha2-384", "hmac-sha2-512", "hmac-sha384", "hmac-sha512", "hmac-ripemd160",
-		"aes-xcbc-mac", "aes-cmac", "keyed-md5", "keyed-sha1", "md5", "sha", "tcp-md5",
+		"camellia-cbc", "twofish-cbc", "serpent-cbc", "skipjack", "chacha20-poly1305",
+		"hmac-md5", "hmac-ripemd160", "aes-xcbc-mac", "aes-cmac", "keyed-md5", "keyed-sha1", "md5", "sha", "tcp-md5",
 	}
 )
 

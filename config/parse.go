@@ -162,7 +162,9 @@ func (p *parser) body(t token) (Statement, error) {
 	p.next()
 	switch t.text {
 	case "add":
-		return p.add(t.pos)
+		return p.add(t)
+	case "update":
+		return p.update(t)
 	case "get":
 		id, err := p.said(t)
 		return Get{id}, err
@@ -180,6 +182,8 @@ func (p *parser) body(t token) (Statement, error) {
 		return Dump{t.pos, proto}, err
 	case "spdadd":
 		return p.spdadd(t.pos)
+	case "spdupdate":
+		return p.spdupdate(t.pos)
 	case "spddelete":
 		return p.spddelete(t.pos)
 	case "spdflush":
@@ -189,6 +193,13 @@ func (p *parser) body(t token) (Statement, error) {
 	}
 	p.exit = true // exit, quit, bye
 	return nil, nil
+}
+
+// atEnd reports whether the statement is complete here, or lacks its semicolon
+// alone.
+func (p *parser) atEnd() bool {
+	t := p.peek()
+	return t.is(";") || t.kind == eof || t.kind == word && statementWords.has(t.text)
 }
 
 // semicolon ends a statement. After exit the end of the input does, too.

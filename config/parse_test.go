@@ -52,6 +52,27 @@ func with(a Add, change func(*Add)) Add {
 	return a
 }
 
+// cbc is AES-CBC with an authentication key of n times A.
+func cbc(auth uint8, n int) Add {
+	return with(gcm(ProtoESP), func(a *Add) {
+		a.Enc, a.EncKey, a.Auth, a.AuthKey = alg.AESCBC, octets(16), auth, Key(strings.Repeat("A", n))
+	})
+}
+
+// null is the cipher null with HMAC-SHA-1.
+func null(key Key) Add {
+	return with(cbc(alg.HMACSHA1, 20), func(a *Add) { a.Enc, a.EncKey = alg.NullEnc, key })
+}
+
+// addr0 is no address.
+var addr0 netip.Addr
+
+// transport is an spdadd with a rule in transport mode.
+func transport(src, dst netip.Addr, level Level, reqid uint32) SPDAdd {
+	return SPDAdd{at(1, 1), sel("10.1.0.0/24", "10.2.0.0/24", 0, 0, UpperAny), Out, IPsec,
+		[]Rule{{ProtoESP, ModeTransport, src, dst, level, reqid}}}
+}
+
 func require(src, dst string) []Rule {
 	return []Rule{{Proto: ProtoESP, Mode: ModeTunnel, Src: addr(src), Dst: addr(dst), Level: LevelRequire}}
 }
@@ -87,8 +108,27 @@ func TestParse(t *testing.T) {
 			with(gcm(ProtoESP), func(a *Add) {
 				a.Enc, a.EncKey, a.Auth, a.AuthKey = alg.AESCBC, Key("sixteen; #octets"), alg.HMACSHA2_256, octets(32)
 			})},
+		{"add " + pair + " esp 0x1000 -m transport -f zero-pad -esn -E aes-gcm-16 " + gcmKey + ";",
+			with(gcm(ProtoESP), func(a *Add) { a.Mode, a.Pad, a.ESN = ModeTransport, PadZero, true })},
+		{"add " + pair + " esp 0x1000 -f zero-pad -f nocyclic-seq -f random-pad -E aes-gcm-16 " + gcmKey + ";",
+			with(gcm(ProtoESP), func(a *Add) { a.Pad = PadRandom })},
+		{"add " + pair + " esp 0x1000 -f zero-pad -f seq-pad -E aes-gcm-16 " + gcmKey + ";", gcm(ProtoESP)},
+		{"add " + pair + " esp 0x1000 -E null -A hmac-sha1 0x" + strings.Repeat("41", 20) + ";", null(nil)},
+		{"add " + pair + ` esp 0x1000 -E null "" -A hmac-sha1 "` + strings.Repeat("A", 20) + `";`, null(nil)},
+		{"add " + pair + ` esp 0x1000 -E simple 0x4243 -A hmac-sha1 "` + strings.Repeat("A", 20) + `";`, null(Key("BC"))},
+		{"add " + pair + " esp 0x1000 -E aes-cbc " + cbcKey + ` -A hmac-sha384 "` + strings.Repeat("A", 48) + `";`,
+			cbc(alg.HMACSHA2_384, 48)},
+		{"add " + pair + " esp 0x1000 -E aes-cbc " + cbcKey + ` -A hmac-sha2-512 "` + strings.Repeat("A", 64) + `";`,
+			cbc(alg.HMACSHA2_512, 64)},
 		{"add -46n 2001:DB8::1 2001:db8::2 esp 256 -E aes-gcm-16 " + gcmKey + ";",
 			Add{SAID: said(ProtoESP, "2001:db8::1", "2001:db8::2", 256), Enc: alg.AESGCM16, EncKey: octets(20)}},
+
+		{"update " + pair + " esp 0x1000 -m tunnel -r 4 -E aes-gcm-16 " + gcmKey + ";",
+			Update{with(gcm(ProtoESP), func(a *Add) { a.Mode, a.Replay = ModeTunnel, 4 })}},
+		{"update 192.0.2.1[4500] 192.0.2.2[61001] esp-udp 0x1000;", Update{Add{
+			SAID: said(ProtoESPUDP, "192.0.2.1", "192.0.2.2", 0x1000), NATT: &NATT{SrcPort: 4500, DstPort: 61001}}}},
+		{"update " + pair + " esp 0x1000 -natt 10.0.0.1[4500] 10.0.0.2[4501];", Update{Add{
+			SAID: said(ProtoESP, "192.0.2.1", "192.0.2.2", 0x1000), NATT: &NATT{4500, 4501, addr("10.0.0.1"), addr("10.0.0.2")}}}},
 
 		{"get " + pair + " esp 0xffffffff;", Get{said(ProtoESP, "192.0.2.1", "192.0.2.2", 0xffffffff)}},
 		{"delete 192.0.2.1[4500] 192.0.2.2[4500] esp-udp 0x100;", Delete{said(ProtoESPUDP, "192.0.2.1", "192.0.2.2", 0x100)}},
@@ -116,6 +156,22 @@ func TestParse(t *testing.T) {
 			SPDAdd{at(1, 1), lans, In, IPsec, []Rule{{ProtoESP, ModeTunnel, addr("192.0.2.2"), addr("192.0.2.1"), LevelUnique, 0}}}},
 		{"spdadd fd00::/64 ::/0 any -P out ipsec esp/tunnel/2001:db8::1-2001:db8::2/require;",
 			SPDAdd{at(1, 1), sel("fd00::/64", "::/0", 0, 0, UpperAny), Out, IPsec, require("2001:db8::1", "2001:db8::2")}},
+		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/tunnel/2001:db8::1-2001:db8::2/require;",
+			SPDAdd{at(1, 1), lans, Out, IPsec, require("2001:db8::1", "2001:db8::2")}},
+		{"spdadd fd00::/64 ::/0 any -P in ipsec esp/tunnel/192.0.2.1-192.0.2.2/require;",
+			SPDAdd{at(1, 1), sel("fd00::/64", "::/0", 0, 0, UpperAny), In, IPsec, require("192.0.2.1", "192.0.2.2")}},
+		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport//require;", transport(addr0, addr0, LevelRequire, 0)},
+		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp / transport / # none\n / unique:7;", transport(addr0, addr0, LevelUnique, 7)},
+		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport;", transport(addr0, addr0, LevelDefault, 0)},
+		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport/;", transport(addr0, addr0, LevelDefault, 0)},
+		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport//;", transport(addr0, addr0, LevelDefault, 0)},
+		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport/10.1.0.1-10.2.0.1;",
+			transport(addr("10.1.0.1"), addr("10.2.0.1"), LevelDefault, 0)},
+		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport/10.1.0.1-10.2.0.1/require;",
+			transport(addr("10.1.0.1"), addr("10.2.0.1"), LevelRequire, 0)},
+		{"spdupdate 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/tunnel/192.0.2.1-192.0.2.2/require;",
+			SPDUpdate{SPDAdd{at(1, 1), lans, Out, IPsec, require("192.0.2.1", "192.0.2.2")}}},
+		{"spdupdate 10.1.0.0/24 10.2.0.0/24 any -P in none;", SPDUpdate{SPDAdd{at(1, 1), lans, In, None, nil}}},
 		{"spdadd 10.0.0.1[ssh] 10.0.0.2/32[65535] tcp -P out none;",
 			SPDAdd{at(1, 1), sel("10.0.0.1/32", "10.0.0.2/32", 22, 65535, 6), Out, None, nil}},
 		{"spdadd 10.0.0.1[22] 10.0.0.2 any -P out discard;",
@@ -231,7 +287,8 @@ func TestAtMostTenErrors(t *testing.T) {
 // TestSPDDeleteSwallowsNothing leaves out the `;` behind each form of
 // spddelete: the statement that follows still counts.
 func TestSPDDeleteSwallowsNothing(t *testing.T) {
-	for _, treatment := range []string{"", " none", " ipsec esp/tunnel/192.0.2.1-192.0.2.2", " ipsec esp/tunnel/192.0.2.1-192.0.2.2/require"} {
+	for _, treatment := range []string{"", " none", " ipsec esp/tunnel/192.0.2.1-192.0.2.2", " ipsec esp/tunnel/192.0.2.1-192.0.2.2/require",
+		" ipsec esp/transport", " ipsec esp/transport/", " ipsec esp/transport//require"} {
 		head := "spddelete 10.0.0.0/8 10.0.0.0/8 any -P out" + treatment
 		stmts, err := Parse("f", []byte(head+"\nspdflush;"))
 		want := fmt.Sprintf(`f:1:%d: the statement does not end before the "spdflush" that follows; put a ; here`, len(head)+1)

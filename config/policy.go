@@ -5,13 +5,19 @@ import (
 	"strings"
 )
 
-func (p *parser) spdadd(at Pos) (Statement, error) {
-	s := SPDAdd{At: at}
-	var err error
+func (p *parser) spdadd(at Pos) (Statement, error) { return p.spdPolicy(at) }
+
+func (p *parser) spdupdate(at Pos) (Statement, error) {
+	s, err := p.spdPolicy(at)
+	return SPDUpdate{s}, err
+}
+
+func (p *parser) spdPolicy(at Pos) (s SPDAdd, err error) {
+	s.At = at
 	if s.Sel, s.Dir, err = p.policyHead(); err != nil {
-		return nil, err
+		return s, err
 	}
-	s.Action, s.Rules, err = p.treatment(s.Sel)
+	s.Action, s.Rules, err = p.treatment()
 	return s, err
 }
 
@@ -26,7 +32,7 @@ func (p *parser) spddelete(at Pos) (Statement, error) {
 	if t := p.peek(); t.kind != word || statementWords.has(t.text) {
 		return s, nil
 	}
-	_, _, err = p.treatment(s.Sel)
+	_, _, err = p.treatment()
 	return s, err
 }
 
@@ -64,12 +70,12 @@ func (p *parser) direction() (Dir, error) {
 }
 
 // treatment parses what a policy does: its action, with the rules of ipsec.
-func (p *parser) treatment(sel Selector) (a Action, rules []Rule, err error) {
+func (p *parser) treatment() (a Action, rules []Rule, err error) {
 	if a, err = p.action(); err != nil {
 		return a, nil, err
 	}
 	if a == IPsec {
-		rules, err = p.rules(sel)
+		rules, err = p.rules()
 		return a, rules, err
 	}
 	if t := p.peek(); t.kind == word && !statementWords.has(t.text) {
@@ -99,8 +105,8 @@ func (p *parser) action() (Action, error) {
 }
 
 // rules parses what follows ipsec: one rule in this version.
-func (p *parser) rules(sel Selector) ([]Rule, error) {
-	r, err := p.rule(sel)
+func (p *parser) rules() ([]Rule, error) {
+	r, err := p.rule()
 	if err != nil {
 		return nil, err
 	}
@@ -111,8 +117,14 @@ func (p *parser) rules(sel Selector) ([]Rule, error) {
 	return []Rule{r}, nil
 }
 
-func (p *parser) rule(sel Selector) (r Rule, err error) {
-	const form = "a rule is esp/tunnel/SRC-DST/LEVEL"
+// forms are what a rule looks like.
+var forms = map[Mode]string{
+	ModeTunnel:    "esp/tunnel/SRC-DST/LEVEL",
+	ModeTransport: "esp/transport//LEVEL",
+}
+
+func (p *parser) rule() (r Rule, err error) {
+	form := "a rule is " + forms[ModeTunnel] + " or " + forms[ModeTransport]
 	t, err := p.word(form)
 	if err != nil {
 		return r, err
@@ -127,7 +139,13 @@ func (p *parser) rule(sel Selector) (r Rule, err error) {
 	if r.Mode, err = p.ruleMode(form); err != nil {
 		return r, err
 	}
-	if err := p.ends(&r, sel); err != nil {
+	slash := p.peek()
+	if p.accept("/") && p.peek().kind == word && !p.atEnd() {
+		err = p.ends(&r)
+	} else if r.Mode == ModeTunnel {
+		err = fail(slash.pos, "a tunnel needs its two ends", "write "+forms[ModeTunnel])
+	}
+	if err != nil {
 		return r, err
 	}
 	return r, p.level(&r)
@@ -141,52 +159,53 @@ func (p *parser) ruleMode(form string) (Mode, error) {
 	case t.text == "tunnel":
 		return ModeTunnel, nil
 	case t.text == "transport":
-		return 0, unsupported(t.pos, "esp/transport", "write esp/tunnel/SRC-DST/LEVEL")
+		return ModeTransport, nil
 	}
-	return 0, unknown(t, "mode of a rule", words{"tunnel"}, nil)
+	return 0, unknown(t, "mode of a rule", modeWords, nil)
 }
 
-// ends parses /SRC-DST.
-func (p *parser) ends(r *Rule, sel Selector) (err error) {
-	if t := p.peek(); !p.accept("/") || p.peek().kind != word {
-		return fail(t.pos, "a tunnel needs its two ends", "write esp/tunnel/SRC-DST/LEVEL")
+// ends parses SRC-DST.
+func (p *parser) ends(r *Rule) (err error) {
+	t := p.peek()
+	if name, _, _ := strings.Cut(t.text, ":"); levelWords.has(name) || name == "use" {
+		return fail(t.pos, "the level "+t.shown()+" stands where the ends do", "write "+forms[r.Mode])
 	}
-	at := p.peek().pos
-	if r.Src, err = p.tunnelEnd(); err != nil {
+	if r.Src, err = p.ruleEnd(r.Mode); err != nil {
 		return err
 	}
 	if !p.accept("-") {
-		return p.unexpected("a - comes here, and the other end of the tunnel")
+		return p.unexpected("a - comes here, and the other end of the " + endsOf(r.Mode))
 	}
-	if r.Dst, err = p.tunnelEnd(); err != nil {
+	if r.Dst, err = p.ruleEnd(r.Mode); err != nil {
 		return err
 	}
 	if r.Src.Is4() != r.Dst.Is4() {
-		return mixed(at, r.Src, r.Dst)
-	}
-	if r.Src.Is4() != sel.Src.Addr().Is4() {
-		return unsupported(at, "a tunnel of another family than what it carries", "give ends of the selector's family")
+		return mixed(t.pos, r.Src, r.Dst)
 	}
 	return nil
 }
 
-func (p *parser) tunnelEnd() (netip.Addr, error) {
+// endsOf is what has the ends of a rule.
+func endsOf(m Mode) string {
+	if m == ModeTunnel {
+		return "tunnel"
+	}
+	return "rule"
+}
+
+func (p *parser) ruleEnd(m Mode) (netip.Addr, error) {
 	t := p.peek()
 	if t.is("me") || t.is("any") {
-		return netip.Addr{}, unsupported(t.pos, t.shown()+" as the end of a tunnel", "give its address")
+		return netip.Addr{}, unsupported(t.pos, t.shown()+" as the end of a "+endsOf(m), "give its address")
 	}
 	at, a, err := p.address(0)
 	if err != nil {
 		return a, err
 	}
 	if p.peek().is("[") {
-		return a, p.portsInEnds()
+		return a, unsupported(p.peek().pos, "a port at the end of a "+endsOf(m), "give the ports by the SA, with esp-udp or -natt")
 	}
-	return a, oneHost(at, a, "an end of a tunnel")
-}
-
-func (p *parser) portsInEnds() error {
-	return unsupported(p.peek().pos, "a port at the end of a tunnel", "give the ports by the SA, with esp-udp or -natt")
+	return a, oneHost(at, a, "an end of a "+endsOf(m))
 }
 
 // level parses [/[LEVEL]].

@@ -13,11 +13,12 @@ func TestReject(t *testing.T) {
 		sel   = "spdadd 10.0.0.0/8 10.0.0.0/8 any "
 		rule  = "spdadd 10.0.0.0/8 10.0.0.0/8 any -P out ipsec "
 		del   = "spddelete 10.0.0.0/8 10.0.0.0/8 any -P out "
-		stmts = "add, get, delete, deleteall, flush, dump, spdadd, spddelete, spdflush, spddump, exit, quit or bye"
-		exts  = "-m, -r, -u, -f, -natt, -E or -A"
-		encs  = "aes-cbc, rijndael-cbc or aes-gcm-16"
-		auths = "hmac-sha2-256 or hmac-sha256"
-		form  = "a rule is esp/tunnel/SRC-DST/LEVEL"
+		upd   = "update 192.0.2.1 192.0.2.2 esp 0x1000 "
+		stmts = "add, update, get, delete, deleteall, flush, dump, spdadd, spdupdate, spddelete, spdflush, spddump, exit, quit or bye"
+		exts  = "-m, -r, -u, -f, -esn, -natt, -E or -A"
+		encs  = "null, simple, aes-cbc, rijndael-cbc or aes-gcm-16"
+		auths = "hmac-sha1, hmac-sha2-256, hmac-sha256, hmac-sha2-384, hmac-sha384, hmac-sha2-512 or hmac-sha512"
+		form  = "a rule is esp/tunnel/SRC-DST/LEVEL or esp/transport//LEVEL"
 		keys  = `write the key as 0x and hexadecimal digits, or "in quotes"`
 	)
 	for _, tt := range []struct{ src, want string }{
@@ -28,7 +29,7 @@ func TestReject(t *testing.T) {
 			"f:1:11: word of 4 characters is not a known statement; did you mean dump? Known: " + stmts},
 		{"nonsense;\ndunp;", "1:1: \"nonsense\" is not a known statement; use " + stmts + "\n" +
 			"f:2:1: \"dunp\" is not a known statement; did you mean dump? Known: " + stmts},
-		{"update;", "1:1: update is not supported by this version; use " + stmts},
+		{"getspi;", "1:1: getspi is not supported by this version; use " + stmts},
 		{`"add";`, "1:1: unexpected quoted string; a statement starts with " + stmts},
 		{"flush", "1:6: the last statement does not end; put a ; behind it"},
 		{"flush 7;", `1:7: "7" is not a known protocol; use esp or esp-udp`},
@@ -74,15 +75,23 @@ func TestReject(t *testing.T) {
 		{"deleteall 192.0.2.1 192.0.2.2 esp 256;", "1:35: deleteall takes no SPI; leave it out, or write delete to name one SA"},
 
 		// Options of add.
-		{head + "-m transport -E aes-gcm-16 " + gcmKey + ";", "1:39: transport is not supported by this version; use tunnel or any"},
-		{head + "-m tunel;", `1:39: "tunel" is not a known mode; did you mean tunnel? Known: tunnel or any`},
+		{head + "-m tunel;", `1:39: "tunel" is not a known mode; did you mean tunnel? Known: tunnel, transport or any`},
+		{head + "-m beet;", `1:39: "beet" is not a known mode; use tunnel, transport or any`},
 		{head + "-r 32769;", `1:39: -r "32769" is not right; the replay window in octets (of 8 packets each) is a decimal number from 0 to 32768`},
 		{head + "-r 0x20;", `1:39: -r "0x20" is not right; the replay window in octets (of 8 packets each) is a decimal number from 0 to 32768`},
 		{head + "-u 16384;", `1:39: -u "16384" is not right; a request id is a decimal number from 0 to 16383`},
 		{head + "-u ;", "1:39: the statement ends too early; a request id is a decimal number from 0 to 16383"},
-		{head + "-f zero-pad;", "1:39: zero-pad is not supported by this version; use seq-pad or nocyclic-seq"},
+		{head + "-f cyclic-seq;", "1:39: cyclic-seq is not supported by this version; use seq-pad, zero-pad, random-pad or nocyclic-seq"},
+		{head + "-f zero-pda;", `1:39: "zero-pda" is not a known argument of -f; did you mean zero-pad? Known: seq-pad, zero-pad, random-pad or nocyclic-seq`},
 		{head + "-lh 100;", "1:36: -lh is not supported by this version; use " + exts},
-		{head + "-esn;", "1:36: -esn is not supported by this version; use " + exts},
+		{head + "-hwif em0;", "1:36: -hwif is not supported by this version; use " + exts},
+		{head + "-esn 1;", "1:41: unexpected word of 1 characters; the algorithms come here: -E ALGORITHM KEY [-A ALGORITHM KEY]"},
+		{upd + "-nat;", `1:39: "-nat" is not a known option of update; did you mean -natt? Known: ` + exts},
+		{upd + "-lh 100;", "1:39: -lh is not supported by this version; use " + exts},
+		{upd + "-A hmac-sha256 " + hmacKey + ";", "1:39: -A stands without -E before it; write -E ALGORITHM KEY, then -A ALGORITHM KEY"},
+		{upd + "-E aes-gcm-16;", "1:52: aes-gcm-16 has no key; " + keys},
+		{upd, "1:38: the last statement does not end; put a ; behind it"},
+		{"update 192.0.2.1 192.0.2.2 esp;", "1:31: the statement ends too early; an SPI is a number from 0x100 to 0xffffffff"},
 		{head + "-C deflate;", "1:36: -C is not supported by this version; use " + exts},
 		{head + "-nat;", `1:36: "-nat" is not a known option of add; did you mean -natt? Known: ` + exts},
 		{head + "-natt 10.0.0.1[4500] 10.0.0.2;", "1:65: -natt needs a port with each address; write ADDRESS[PORT] ADDRESS[PORT]"},
@@ -96,10 +105,19 @@ func TestReject(t *testing.T) {
 		{head + "-E aes-gmc-16 " + gcmKey + ";", `1:39: "aes-gmc-16" is not a known encryption algorithm; did you mean aes-gcm-16? Known: ` + encs},
 		{head + "-E rot13 " + gcmKey + ";", `1:39: word of 5 characters is not a known encryption algorithm; use ` + encs},
 		{head + "-E 3des-cbc " + gcmKey + ";", "1:39: 3des-cbc is not supported by this version; use " + encs},
-		{head + "-E null;", "1:39: null is not supported by this version; use " + encs},
+		{head + "-E null;", "1:43: null without -A would leave packets unauthenticated; add -A ALGORITHM KEY, with one of " + auths},
+		{head + `-E null "";`, "1:46: null without -A would leave packets unauthenticated; add -A ALGORITHM KEY, with one of " + auths},
+		{head + "-E null -A null;", "1:47: -A null would leave packets unauthenticated; write -A ALGORITHM KEY, with one of " + auths},
+		{head + "-E null -m tunnel;", "1:44: -m comes too late; options such as -m, -r and -u come before -E"},
+		{head + "-E null -topsecret;", "1:44: something follows the key; end the statement with ;, or put a key with blanks in quotes"},
+		{head + "-E null topsecret;", "1:44: the key of null is neither quoted nor hexadecimal; " + keys},
+		{head + "-E null 0x123;", "1:44: the key of null has an odd number of hexadecimal digits, 3; write two for each octet"},
+		{head + `-E null "` + strings.Repeat("x", 257) + `";`, "1:44: null takes a key of 0, 8, ... 2048 bits, not 2056"},
 		{head + "-E chacha20-poly1305 " + gcmKey + ";", "1:39: chacha20-poly1305 is not supported by this version; use " + encs},
 		{head + "-E hmac-sha256 " + hmacKey + ";", "1:39: hmac-sha256 is for authentication; give it by -A; for -E there are " + encs},
-		{head + "-E aes-cbc " + cbcKey + " -A hmac-sha1 " + cbcKey + ";", "1:85: hmac-sha1 is not supported by this version; use " + auths},
+		{head + "-E aes-cbc " + cbcKey + " -A hmac-sha1 " + cbcKey + ";", "1:95: hmac-sha1 takes a key of 160 bits, not 128"},
+		{head + "-E aes-cbc " + cbcKey + " -A hmac-md5 " + cbcKey + ";", "1:85: hmac-md5 is not supported by this version; use " + auths},
+		{head + "-E aes-cbc " + cbcKey + " -A null;", "1:85: -A null would leave packets unauthenticated; write -A ALGORITHM KEY, with one of " + auths},
 		{head + "-E aes-cbc " + cbcKey + " -A aes-cbc " + cbcKey + ";", "1:85: aes-cbc is for encryption; give it by -E; for -A there are " + auths},
 		{head + "-E aes-cbc " + cbcKey + ";", "1:81: aes-cbc without -A would leave packets unauthenticated; add -A ALGORITHM KEY, with one of " + auths},
 		{head + "-E aes-gcm-16 " + gcmKey + " -A hmac-sha256 " + hmacKey + ";", "1:93: aes-gcm-16 authenticates by itself; leave out -A"},
@@ -157,20 +175,34 @@ func TestReject(t *testing.T) {
 		{del + "esp;", `1:44: "esp" is not a known action; use ipsec, none or discard`},
 		{del + "none esp/tunnel/192.0.2.1-192.0.2.2/require;", "1:49: a rule does not go with none; write ipsec before it, or leave it out"},
 		{del + "ipsec;", "1:49: the statement ends too early; " + form},
-		{del + "ipsec esp/transport//require;", "1:54: esp/transport is not supported by this version; write esp/tunnel/SRC-DST/LEVEL"},
+		{del + "ipsec esp/transport//use;",
+			"1:65: the level use, which lets packets out in clear when there is no SA, is not supported by this version; write require"},
 		{del + `"none";`, "1:44: unexpected quoted string; the statement is complete here: end it with ;"},
 		{del, "1:43: the last statement does not end; put a ; behind it"},
 		{rule + ";", "1:47: the statement ends too early; " + form},
 		{rule + "esp;", "1:50: the statement ends too early; " + form},
 		{rule + "ah/tunnel/192.0.2.1-192.0.2.2/require;", "1:47: ah is not supported by this version; use esp"},
 		{rule + "ipcomp/tunnel/192.0.2.1-192.0.2.2/require;", "1:47: ipcomp is not supported by this version; use esp"},
-		{rule + "esp/transport//require;", "1:51: esp/transport is not supported by this version; write esp/tunnel/SRC-DST/LEVEL"},
+		{rule + "esp/transport//use;",
+			"1:62: the level use, which lets packets out in clear when there is no SA, is not supported by this version; write require"},
+		{rule + "esp/transport/require;", `1:61: the level "require" stands where the ends do; write esp/transport//LEVEL`},
+		{rule + "esp/tunnel/require;", `1:58: the level "require" stands where the ends do; write esp/tunnel/SRC-DST/LEVEL`},
+		{rule + "esp/transport/unique:7;", `1:61: the level "unique:7" stands where the ends do; write esp/transport//LEVEL`},
+		{rule + "esp/transport/192.0.2.1;", "1:70: the statement ends too early; a - comes here, and the other end of the rule"},
+		{rule + "esp/transport/192.0.2.1-2001:db8::2/require;", "1:61: 192.0.2.1 and 2001:db8::2 are of different families; give two IPv4 or two IPv6 addresses"},
+		{rule + "esp/transport/192.0.2.1-0.0.0.0/require;", "1:71: 0.0.0.0 is the address of no host; give that of a host as an end of a rule"},
+		{rule + "esp/transport/me-any/require;", `1:61: "me" as the end of a rule is not supported by this version; give its address`},
+		{rule + "esp/transport/192.0.2.1[4500]-192.0.2.2/require;",
+			"1:70: a port at the end of a rule is not supported by this version; give the ports by the SA, with esp-udp or -natt"},
+		{rule + "esp/transport//require esp/transport//require;", "1:70: a bundle of several rules is not supported by this version; write one rule to a policy"},
+		{rule + "esp/transprt//require;", `1:51: "transprt" is not a known mode of a rule; did you mean transport? Known: tunnel or transport`},
+		{"spdupdate 10.0.0.0/8 10.0.0.0/8 any -P out;", "1:43: the statement ends too early; the action comes here: ipsec, none or discard"},
+		{"spdupdate 10.0.0.0/8 10.0.0.0/8 any -P fwd none;", "1:40: the direction fwd is not supported by this version; a policy in judges all that arrives: write in"},
+		{`spdupdate tagged "x" -P in none;`, "1:11: tagged is not supported by this version; give two address ranges"},
 		{rule + "esp/tunnel;", "1:57: a tunnel needs its two ends; write esp/tunnel/SRC-DST/LEVEL"},
 		{rule + "esp/tunnel//require;", "1:57: a tunnel needs its two ends; write esp/tunnel/SRC-DST/LEVEL"},
 		{rule + "esp/tunnel/192.0.2.1/require;", `1:67: unexpected "/"; a - comes here, and the other end of the tunnel`},
 		{rule + "esp/tunnel/192.0.2.1-2001:db8::2/require;", "1:58: 192.0.2.1 and 2001:db8::2 are of different families; give two IPv4 or two IPv6 addresses"},
-		{rule + "esp/tunnel/2001:db8::1-2001:db8::2/require;",
-			"1:58: a tunnel of another family than what it carries is not supported by this version; give ends of the selector's family"},
 		{rule + "esp/tunnel/0.0.0.0-192.0.2.2/require;", "1:58: 0.0.0.0 is the address of no host; give that of a host as an end of a tunnel"},
 		{rule + "esp/tunnel/192.0.2.1-0.0.0.0/require;", "1:68: 0.0.0.0 is the address of no host; give that of a host as an end of a tunnel"},
 		{"spdadd fd00::/64 fd01::/64 any -P in ipsec esp/tunnel/::-2001:db8::2/require;", "1:55: :: is the address of no host; give that of a host as an end of a tunnel"},
@@ -211,6 +243,9 @@ func TestReject(t *testing.T) {
 func TestRejectHidesKeys(t *testing.T) {
 	const head = "add 192.0.2.1 192.0.2.2 esp 0x1000 "
 	for _, src := range []string{
+		head + "-E null pa;topsecret;",
+		head + "-E null 0xtopsecret;",
+		head + "-E null\npa;topsecret;",
 		head + "-E aes-cbc pa;topsecret -A hmac-sha256 " + hmacKey + ";",
 		head + "-E aes-cbc pa;add topsecret;",
 		head + "-E aes-cbc pa;flush topsecret;",

@@ -23,7 +23,7 @@ func anyStatement(t *rapid.T) Statement {
 	proto := rapid.SampledFrom([]Proto{ProtoESP, ProtoESPUDP}).Draw(t, "proto")
 	id := SAID{Proto: proto, Src: anyHost(t, six), Dst: anyHost(t, six), SPI: rapid.Uint32Min(minSPI).Draw(t, "spi")}
 	dir := rapid.SampledFrom([]Dir{In, Out}).Draw(t, "dir")
-	switch rapid.IntRange(0, 6).Draw(t, "kind") {
+	switch rapid.IntRange(0, 9).Draw(t, "kind") {
 	case 0:
 		return Get{id}
 	case 1:
@@ -36,7 +36,15 @@ func anyStatement(t *rapid.T) Statement {
 	case 4:
 		return SPDAdd{Sel: anySelector(t, six), Dir: dir, Action: rapid.SampledFrom([]Action{Discard, None}).Draw(t, "action")}
 	case 5:
-		return SPDAdd{Sel: anySelector(t, six), Dir: dir, Action: IPsec, Rules: []Rule{anyRule(t, six)}}
+		return SPDAdd{Sel: anySelector(t, six), Dir: dir, Action: IPsec, Rules: []Rule{anyRule(t)}}
+	case 6:
+		return SPDUpdate{SPDAdd{Sel: anySelector(t, six), Dir: dir, Action: IPsec, Rules: []Rule{anyRule(t)}}}
+	case 7:
+		return Update{anyAdd(t, id, six)}
+	case 8:
+		a := anyAdd(t, id, six)
+		a.Enc, a.EncKey, a.Auth, a.AuthKey = 0, nil, 0, nil
+		return Update{a}
 	}
 	return anyAdd(t, id, six)
 }
@@ -80,8 +88,12 @@ func anySelector(t *rapid.T, six bool) Selector {
 	return s
 }
 
-func anyRule(t *rapid.T, six bool) Rule {
-	r := Rule{Proto: ProtoESP, Mode: ModeTunnel, Src: anyHost(t, six), Dst: anyHost(t, six)}
+func anyRule(t *rapid.T) Rule {
+	r := Rule{Proto: ProtoESP, Mode: rapid.SampledFrom([]Mode{ModeTransport, ModeTunnel}).Draw(t, "mode")}
+	if r.Mode == ModeTunnel || rapid.Bool().Draw(t, "ends") {
+		six := rapid.Bool().Draw(t, "six")
+		r.Src, r.Dst = anyHost(t, six), anyHost(t, six)
+	}
 	r.Level = rapid.SampledFrom([]Level{LevelDefault, LevelRequire, LevelUnique}).Draw(t, "level")
 	if r.Level == LevelUnique {
 		r.Reqid = rapid.Uint32Max(maxReqid).Draw(t, "reqid")
@@ -92,7 +104,9 @@ func anyRule(t *rapid.T, six bool) Rule {
 func anyAdd(t *rapid.T, id SAID, six bool) Add {
 	a := Add{
 		SAID:   id,
-		Mode:   rapid.SampledFrom([]Mode{ModeAny, ModeTunnel}).Draw(t, "mode"),
+		Mode:   rapid.SampledFrom([]Mode{ModeAny, ModeTransport, ModeTunnel}).Draw(t, "mode"),
+		ESN:    rapid.Bool().Draw(t, "esn"),
+		Pad:    rapid.SampledFrom([]Padding{PadSequential, PadRandom, PadZero}).Draw(t, "padding"),
 		Replay: rapid.Uint32Max(maxReplay).Draw(t, "replay"),
 		Reqid:  rapid.Uint32Max(maxReqid).Draw(t, "reqid"),
 	}
@@ -113,5 +127,8 @@ func anyAdd(t *rapid.T, id SAID, six bool) Add {
 func anyAlgorithm(t *rapid.T, k alg.Kind) (uint8, Key) {
 	a := rapid.SampledFrom(alg.All(k)).Draw(t, "algorithm")
 	n := (rapid.SampledFrom(a.KeyBits).Draw(t, "bits") + a.Salt) / 8
+	if n == 0 {
+		return a.ID, nil
+	}
 	return a.ID, rapid.SliceOfN(rapid.Byte(), n, n).Draw(t, "key")
 }

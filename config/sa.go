@@ -154,22 +154,41 @@ func (p *parser) decimal(opt, what string, limit uint64) (uint32, error) {
 	return uint32(n), nil
 }
 
-func (p *parser) add(at Pos) (Statement, error) {
-	h, err := p.head(at)
+func (p *parser) add(stmt token) (Statement, error) {
+	s, err := p.association(stmt)
 	if err != nil {
 		return nil, err
 	}
-	s := Add{SAID: h.SAID}
-	if s.SPI, err = p.spi(); err != nil {
+	return s, p.algorithms(&s)
+}
+
+// update is add whose algorithms may be missing.
+func (p *parser) update(stmt token) (Statement, error) {
+	s, err := p.association(stmt)
+	if err != nil {
 		return nil, err
+	}
+	if p.atEnd() {
+		return Update{s}, nil
+	}
+	err = p.algorithms(&s)
+	return Update{s}, err
+}
+
+// association parses an SA up to its algorithms.
+func (p *parser) association(stmt token) (s Add, err error) {
+	h, err := p.head(stmt.pos)
+	if err != nil {
+		return s, err
+	}
+	s.SAID = h.SAID
+	if s.SPI, err = p.spi(); err != nil {
+		return s, err
 	}
 	if s.Proto == ProtoESPUDP {
 		s.NATT = &NATT{SrcPort: orNATT(h.src.port), DstPort: orNATT(h.dst.port)}
 	}
-	if err := p.extensions(&s, h.hasPorts()); err != nil {
-		return nil, err
-	}
-	return s, p.algorithms(&s)
+	return s, p.extensions(&s, stmt, h.hasPorts())
 }
 
 func orNATT(port uint16) uint16 {
@@ -179,7 +198,7 @@ func orNATT(port uint16) uint16 {
 	return port
 }
 
-func (p *parser) extensions(s *Add, hasPorts bool) (err error) {
+func (p *parser) extensions(s *Add, stmt token, hasPorts bool) (err error) {
 	for err == nil {
 		t := p.peek()
 		if !t.isOption() || algorithmOptions.has(t.text) {
@@ -187,7 +206,7 @@ func (p *parser) extensions(s *Add, hasPorts bool) (err error) {
 		}
 		if !extensionWords.has(t.text) {
 			known := slices.Concat(extensionWords, algorithmOptions)
-			return unknown(p.conceal().unlessNear(known), "option of add", known, extensionsElsewhere)
+			return unknown(p.conceal().unlessNear(known), "option of "+stmt.text, known, extensionsElsewhere)
 		}
 		p.next()
 		switch t.text {
@@ -198,7 +217,9 @@ func (p *parser) extensions(s *Add, hasPorts bool) (err error) {
 		case "-u":
 			s.Reqid, err = p.decimal("-u", "a request id", maxReqid)
 		case "-f":
-			err = p.padding()
+			err = p.padding(s)
+		case "-esn":
+			s.ESN = true
 		case "-natt":
 			if hasPorts {
 				return fail(t.pos, "ports are given twice, by the addresses and by -natt", "leave out one of the two")
@@ -210,7 +231,8 @@ func (p *parser) extensions(s *Add, hasPorts bool) (err error) {
 }
 
 func (p *parser) saMode() (Mode, error) {
-	t, err := p.word("the mode comes here: tunnel or any")
+	known := words{"tunnel", "transport", "any"}
+	t, err := p.word("the mode comes here: " + known.list())
 	switch {
 	case err != nil:
 		return 0, err
@@ -218,19 +240,32 @@ func (p *parser) saMode() (Mode, error) {
 		return ModeAny, nil
 	case t.text == "tunnel":
 		return ModeTunnel, nil
+	case t.text == "transport":
+		return ModeTransport, nil
 	}
-	return 0, unknown(t, "mode", words{"tunnel", "any"}, words{"transport"})
+	return 0, unknown(t, "mode", known, nil)
 }
 
-// padding checks the argument of -f: what is sent is always seq-pad, and a
-// sequence number never wraps.
-func (p *parser) padding() error {
-	known := words{"seq-pad", "nocyclic-seq"}
+// padding parses the argument of -f. That sequence numbers never wrap goes
+// without saying.
+func (p *parser) padding(s *Add) error {
+	known := words{"seq-pad", "zero-pad", "random-pad", "nocyclic-seq"}
 	t, err := p.word("the argument of -f comes here: " + known.list())
-	if err != nil || known.has(t.text) {
+	if err != nil {
 		return err
 	}
-	return unknown(t, "argument of -f", known, words{"random-pad", "zero-pad", "cyclic-seq"})
+	switch t.text {
+	case "seq-pad":
+		s.Pad = PadSequential
+	case "zero-pad":
+		s.Pad = PadZero
+	case "random-pad":
+		s.Pad = PadRandom
+	case "nocyclic-seq":
+	default:
+		return unknown(t, "argument of -f", known, words{"cyclic-seq"})
+	}
+	return nil
 }
 
 func (p *parser) natt() (*NATT, error) {

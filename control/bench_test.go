@@ -120,6 +120,14 @@ func tunnel(src, dst netip.Addr) pfkey.Request {
 	return pfkey.Request{Proto: 50, Mode: pfkey.ModeTunnel, Level: pfkey.LevelRequire, Src: src, Dst: dst}
 }
 
+// transport is a request in transport mode, with ends unless they are empty.
+func transport(src, dst string) pfkey.Request {
+	r := pfkey.Request{Proto: 50, Mode: pfkey.ModeTransport, Level: pfkey.LevelRequire}
+	r.Src, _ = netip.ParseAddr(src)
+	r.Dst, _ = netip.ParseAddr(dst)
+	return r
+}
+
 func spdadd(dir uint8, src, dst string) *pfkey.Message {
 	return &pfkey.Message{
 		Type: pfkey.SPDADD, Seq: 8, PID: 4242,
@@ -127,6 +135,19 @@ func spdadd(dir uint8, src, dst string) *pfkey.Message {
 		Dst:    selected(dst),
 		Policy: &pfkey.Policy{Type: pfkey.PolicyIPsec, Dir: dir, Requests: []pfkey.Request{tunnel(a4, b4)}},
 	}
+}
+
+// spdupdate is about a policy out.
+func spdupdate(src, dst string) *pfkey.Message {
+	m := spdadd(pfkey.DirOut, src, dst)
+	m.Type = pfkey.SPDUPDATE
+	return m
+}
+
+func spdget(id uint32) *pfkey.Message {
+	m := bare(pfkey.SPDGET)
+	m.Policy = &pfkey.Policy{ID: id}
+	return m
 }
 
 func spddelete(dir uint8, src, dst string) *pfkey.Message {

@@ -11,9 +11,19 @@
 //
 // A request is done or refused, but these parts of it have no effect: ports,
 // prefix lengths and protocols in the addresses of SAs; the original addresses
-// of NAT-T, which serve transport mode alone; CYCSEQ, as numbers never cycle
-// (dumps show the flag); that an SA is to begin larval, as each is mature at
-// once; SA2's sequence number; and extensions that other requests have.
+// of NAT-T, which serve checksums in transport mode alone, where they are
+// refused; CYCSEQ, as numbers never cycle (dumps show the flag); that an SA is
+// to begin larval, as each is mature at once; SA2's sequence number; and
+// extensions that other requests have.
+//
+// UPDATE with keys puts the SA that an ADD would add in the place of the one
+// that is there, at one stroke; sequence numbers go on where keys and ESN are
+// the same. UPDATE without keys changes the ports of UDP encapsulation, and
+// nothing else: what it leaves zero stays, and what it would change it refuses.
+// SPDUPDATE puts a policy in the place of the one with its selector and
+// direction, or adds it where there is none. As in NetBSD the policy has a new
+// ID; unlike there it stays where the old one stood, unless the priority is
+// another. Levels unique without a reqid are given a new one.
 //
 // Between BEGIN and COMMIT a session's changes to both databases are staged:
 // errnos and dumps show the session its own view, everybody else sees nothing.
@@ -100,12 +110,15 @@ type replies = iter.Seq[*pfkey.Message]
 // handlers run with Engine.mu held; what they return runs without.
 var handlers = map[uint8]func(*Engine, *Session, *pfkey.Message) (replies, error){
 	pfkey.ADD:       (*Engine).addSA,
+	pfkey.UPDATE:    (*Engine).updateSA,
 	pfkey.GET:       (*Engine).getSA,
 	pfkey.DELETE:    (*Engine).deleteSA,
 	pfkey.FLUSH:     (*Engine).flushSAs,
 	pfkey.DUMP:      (*Engine).dumpSAs,
 	pfkey.REGISTER:  (*Engine).register,
 	pfkey.SPDADD:    (*Engine).addPolicy,
+	pfkey.SPDUPDATE: (*Engine).updatePolicy,
+	pfkey.SPDGET:    (*Engine).getPolicy,
 	pfkey.SPDDELETE: (*Engine).deletePolicy,
 	pfkey.SPDFLUSH:  (*Engine).flushPolicies,
 	pfkey.SPDDUMP:   (*Engine).dumpPolicies,

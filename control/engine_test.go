@@ -29,6 +29,15 @@ func TestErrno(t *testing.T) {
 	natt := func(typ uint8, src, dst uint16) *pfkey.Message {
 		return saAdd(func(m *pfkey.Message) { m.NATT = &pfkey.NATT{Type: typ, SrcPort: src, DstPort: dst} })
 	}
+	original := func(mode uint8, src, dst *pfkey.Address) *pfkey.Message {
+		return with(natt(pfkey.TypeNATT, nattPort, nattPort), func(m *pfkey.Message) { m.SA2.Mode, m.OAI, m.OAR = mode, src, dst })
+	}
+	null := func(key *pfkey.Key) *pfkey.Message {
+		return saAdd(func(m *pfkey.Message) {
+			m.SA.Enc, m.SA.Auth, m.EncKey = alg.NullEnc, alg.HMACSHA1, key
+			m.AuthKey = &pfkey.Key{Bits: 160, Data: make([]byte, 20)}
+		})
+	}
 	window := func(packets uint32) *pfkey.Message {
 		return saAdd(func(m *pfkey.Message) { m.Replay = &packets })
 	}
@@ -55,10 +64,18 @@ func TestErrno(t *testing.T) {
 		{"add of a reserved SPI", add(255, a4, b4), syscall.EINVAL, "first free one is 256"},
 		{"add of the first SPI", add(256, a4, b4), 0, ""},
 		{"add of a dead SA", saAdd(func(m *pfkey.Message) { m.SA.State = 3 }), syscall.EINVAL, "state 3"},
-		{"add in transport mode", saAdd(func(m *pfkey.Message) { m.SA2.Mode = pfkey.ModeTransport }), syscall.EOPNOTSUPP, "tunnel is"},
+		{"add in transport mode", saAdd(func(m *pfkey.Message) { m.SA2.Mode = pfkey.ModeTransport }), 0, ""},
+		{"add in transport mode, in UDP", with(natt(pfkey.TypeNATT, nattPort, 9), func(m *pfkey.Message) { m.SA2.Mode = pfkey.ModeTransport }), 0, ""},
+		{"add in transport mode with an original source", original(pfkey.ModeTransport, host(a4), nil), syscall.EOPNOTSUPP, "original addresses"},
+		{"add in transport mode with an original destination", original(pfkey.ModeTransport, nil, host(b4)), syscall.EOPNOTSUPP, "original addresses"},
+		{"add in tunnel mode with original addresses", original(pfkey.ModeTunnel, host(a4), host(b4)), 0, ""},
 		{"add of mode any", saAdd(func(m *pfkey.Message) { m.SA2.Mode = pfkey.ModeAny }), 0, ""},
 		{"add of an unknown mode", saAdd(func(m *pfkey.Message) { m.SA2.Mode = 9 }), syscall.EINVAL, "mode 9"},
-		{"add with ESN", saAdd(func(m *pfkey.Message) { m.SA.Flags |= pfkey.FlagESN }), syscall.EOPNOTSUPP, "extended sequence"},
+		{"add with ESN", saAdd(func(m *pfkey.Message) { m.SA.Flags |= pfkey.FlagESN }), 0, ""},
+		{"add with zero-pad", saAdd(func(m *pfkey.Message) { m.SA.Flags |= pfkey.FlagPadZero }), 0, ""},
+		{"add with random-pad", saAdd(func(m *pfkey.Message) { m.SA.Flags |= pfkey.FlagPadRandom }), 0, ""},
+		{"add with two paddings", saAdd(func(m *pfkey.Message) { m.SA.Flags |= pfkey.FlagPad }), syscall.EINVAL, "either random or zero"},
+		{"add with derived IVs", saAdd(func(m *pfkey.Message) { m.SA.Flags |= 0x20 }), syscall.EOPNOTSUPP, "0x20"},
 		{"add of an old transform", saAdd(func(m *pfkey.Message) { m.SA.Flags |= 1 }), syscall.EOPNOTSUPP, "0x1"},
 		{"add without flags", saAdd(func(m *pfkey.Message) { m.SA.Flags = 0 }), 0, ""},
 		{"add with a hard lifetime", saAdd(func(m *pfkey.Message) { m.Hard = new(pfkey.Lifetime) }), syscall.EOPNOTSUPP, "lifetimes"},
@@ -69,6 +86,13 @@ func TestErrno(t *testing.T) {
 		{"add with a key too short", saAdd(func(m *pfkey.Message) { m.EncKey = &pfkey.Key{Bits: 128, Data: make([]byte, 16)} }), syscall.EINVAL, "160"},
 		{"add with half octets of key", saAdd(func(m *pfkey.Message) { m.EncKey.Bits = 159 }), syscall.EINVAL, "whole octets"},
 		{"add with half octets of authentication key", saAdd(func(m *pfkey.Message) { m.AuthKey = &pfkey.Key{Bits: 7, Data: make([]byte, 1)} }), syscall.EINVAL, "whole octets"},
+		{"add of null", null(&pfkey.Key{}), 0, ""},
+		{"add of null without key", null(nil), 0, ""},
+		{"add of null with a key", null(&pfkey.Key{Bits: 16, Data: make([]byte, 2)}), 0, ""},
+		{"add of null with too long a key", null(&pfkey.Key{Bits: 2056, Data: make([]byte, 257)}), syscall.EINVAL, "2048"},
+		{"add of null alone", with(null(nil), func(m *pfkey.Message) { m.SA.Auth, m.AuthKey = 0, nil }), syscall.EINVAL, "needs an authentication algorithm"},
+		{"add of null twice", with(null(nil), func(m *pfkey.Message) { m.SA.Auth, m.AuthKey = 251, nil }), syscall.EINVAL, "251"},
+		{"add of another cipher with a key of no bits", saAdd(func(m *pfkey.Message) { m.EncKey = &pfkey.Key{} }), syscall.EINVAL, "160"},
 		{"add with an unknown cipher", saAdd(func(m *pfkey.Message) { m.SA.Enc = 99 }), syscall.EINVAL, "99"},
 		{"add in UDP, our port first", natt(pfkey.TypeNATT, nattPort, 10000), 0, ""},
 		{"add in UDP, our port second", natt(pfkey.TypeNATT, 10000, nattPort), 0, ""},
@@ -117,17 +141,35 @@ func TestErrno(t *testing.T) {
 		{"rule of ah", rule(func(r *pfkey.Request) { r.Proto = 51 }), syscall.EPROTONOSUPPORT, "only esp"},
 		{"rule of tcp", rule(func(r *pfkey.Request) { r.Proto = 6 }), syscall.EPROTONOSUPPORT, "protocol 6"},
 		{"rule of a wide protocol", rule(func(r *pfkey.Request) { r.Proto = 256 + 50 }), syscall.EPROTONOSUPPORT, "protocol 306"},
-		{"rule in transport mode", rule(func(r *pfkey.Request) { *r = pfkey.Request{Proto: 50, Mode: 1, Level: 2} }), syscall.EOPNOTSUPP, "tunnel is"},
+		{"rule in transport mode", rule(func(r *pfkey.Request) { *r = transport("", "") }), 0, ""},
+		{"transport with ends", rule(func(r *pfkey.Request) { *r = transport("10.3.0.1", "10.4.255.255") }), 0, ""},
+		{"transport with one end", rule(func(r *pfkey.Request) { *r = transport("10.3.0.1", "") }), syscall.EINVAL, "no host"},
+		{"transport from elsewhere", rule(func(r *pfkey.Request) { *r = transport("10.4.0.1", "10.4.0.1") }), syscall.EINVAL, "leave them out"},
+		{"transport to elsewhere", rule(func(r *pfkey.Request) { *r = transport("10.3.0.1", "10.3.0.1") }), syscall.EINVAL, "leave them out"},
+		{"transport of another family", rule(func(r *pfkey.Request) { *r = transport("fd00::1", "fd00::2") }), syscall.EINVAL, "leave them out"},
+		{"transport of two families", rule(func(r *pfkey.Request) { *r = transport("10.3.0.1", "fd00::2") }), syscall.EINVAL, "two address families"},
+		{"transport to nobody", rule(func(r *pfkey.Request) { *r = transport("10.3.0.1", "0.0.0.0") }), syscall.EINVAL, "no host"},
+		{"transport of level use", rule(func(r *pfkey.Request) { *r = transport("", ""); r.Level = pfkey.LevelUse }), syscall.EOPNOTSUPP, "require is"},
+		{"transport of a reqid above", rule(func(r *pfkey.Request) { *r = transport("", ""); r.Reqid = 16384 }), syscall.EINVAL, "at most 16383"},
 		{"rule of no mode", rule(func(r *pfkey.Request) { r.Mode = 0 }), syscall.EINVAL, "mode 0"},
 		{"tunnel without ends", rule(func(r *pfkey.Request) { r.Src, r.Dst = netip.Addr{}, netip.Addr{} }), syscall.EINVAL, "both ends"},
 		{"tunnel of two families", rule(func(r *pfkey.Request) { r.Src, r.Dst = a4, b6 }), syscall.EINVAL, "two address families"},
 		{"tunnel to nobody", rule(func(r *pfkey.Request) { r.Dst = netip.IPv4Unspecified() }), syscall.EINVAL, "no host"},
-		{"4in6", rule(func(r *pfkey.Request) { r.Src, r.Dst = a6, b6 }), syscall.EOPNOTSUPP, "cannot carry"},
+		{"4in6", rule(func(r *pfkey.Request) { r.Src, r.Dst = a6, b6 }), 0, ""},
 		{"level default", rule(func(r *pfkey.Request) { r.Level = pfkey.LevelDefault }), 0, ""},
 		{"level use", rule(func(r *pfkey.Request) { r.Level = pfkey.LevelUse }), syscall.EOPNOTSUPP, "require is"},
 		{"level unique", rule(func(r *pfkey.Request) { r.Level, r.Reqid = pfkey.LevelUnique, 16383 }), 0, ""},
 		{"level 4", rule(func(r *pfkey.Request) { r.Level = 4 }), syscall.EINVAL, "level 4"},
 		{"reqid of the automatic range", rule(func(r *pfkey.Request) { r.Level, r.Reqid = pfkey.LevelUnique, 16384 }), syscall.EINVAL, "at most 16383"},
+
+		{"spdupdate", spdupdate("10.1.0.0/16", "10.2.0.0/16"), 0, ""},
+		{"spdupdate of what is not there", spdupdate("10.8.0.0/16", "10.2.0.0/16"), 0, ""},
+		{"spdupdate without policy", with(spdupdate("10.1.0.0/16", "10.2.0.0/16"), func(m *pfkey.Message) { m.Policy = nil }), syscall.EINVAL, "missing"},
+		{"spdupdate to entrust", with(spdupdate("10.1.0.0/16", "10.2.0.0/16"), func(m *pfkey.Message) { m.Policy.Type, m.Policy.Requests = 3, nil }), syscall.EINVAL, "policy type 3"},
+		{"spdupdate with a lifetime", with(spdupdate("10.1.0.0/16", "10.2.0.0/16"), func(m *pfkey.Message) { m.Soft = new(pfkey.Lifetime) }), syscall.EOPNOTSUPP, "lifetimes"},
+		{"spdget", spdget(1), 0, ""},
+		{"spdget of what is not there", spdget(2), syscall.ENOENT, "no policy has the ID 2"},
+		{"spdget of nothing", bare(pfkey.SPDGET), syscall.EINVAL, "ID is asked for"},
 
 		{"spddelete", spddelete(pfkey.DirOut, "10.1.0.0/16", "10.2.0.0/16"), 0, ""},
 		{"spddelete the other way", spddelete(pfkey.DirIn, "10.1.0.0/16", "10.2.0.0/16"), syscall.EINVAL, "no in policy"},
@@ -140,7 +182,7 @@ func TestErrno(t *testing.T) {
 		{"abort of nothing", bare(pfkey.ABORT), syscall.EINVAL, "no transaction"},
 		{"begin", bare(pfkey.BEGIN), 0, ""},
 		{"getspi", bare(pfkey.GETSPI), syscall.EOPNOTSUPP, "GETSPI"},
-		{"update", bare(pfkey.UPDATE), syscall.EOPNOTSUPP, "UPDATE"},
+		{"acquire", bare(pfkey.ACQUIRE), syscall.EOPNOTSUPP, "ACQUIRE"},
 		{"unknown type", bare(99), syscall.EOPNOTSUPP, "type 99"},
 	}
 	for _, tt := range tests {
@@ -324,36 +366,6 @@ func TestRegister(t *testing.T) {
 		t.Errorf("registering twice: %v", syscall.Errno(r.Errno))
 	}
 	b.must(t, bare(pfkey.REGISTER))
-}
-
-func TestPolicyDump(t *testing.T) {
-	b := newBench(t)
-	out := with(spdadd(pfkey.DirOut, "10.1.9.9/16", "10.2.0.0/16"), func(m *pfkey.Message) {
-		m.Src.Proto, m.Dst.Proto, m.Dst.Port = 6, 6, 443
-		m.Policy.Priority = 70
-		m.Policy.Requests[0].Level = pfkey.LevelUnique
-	})
-	reply := b.ask(out)[0]
-	want := &pfkey.Message{
-		Type: pfkey.SPDADD, Seq: 8, PID: 4242,
-		Src: &pfkey.Address{Proto: 6, PrefixLen: 16, Addr: netip.MustParseAddr("10.1.0.0")},
-		Dst: &pfkey.Address{Proto: 6, PrefixLen: 16, Addr: netip.MustParseAddr("10.2.0.0"), Port: 443},
-		Policy: &pfkey.Policy{Type: pfkey.PolicyIPsec, Dir: pfkey.DirOut, ID: 1, Priority: 70, Requests: []pfkey.Request{
-			{Proto: 50, Mode: pfkey.ModeTunnel, Level: pfkey.LevelUnique, Reqid: 16384, Src: a4, Dst: b4},
-		}},
-	}
-	if !reflect.DeepEqual(reply, want) {
-		t.Errorf("reply %+v\nwant %+v", reply, want)
-	}
-	b.must(t, spdadd(pfkey.DirIn, "10.2.0.0/16", "10.1.0.0/16"))
-	got := b.ask(bare(pfkey.SPDDUMP))
-	if len(got) != 2 || got[0].Policy.Dir != pfkey.DirIn || got[0].Policy.ID != 2 || got[0].Seq != 1 {
-		t.Fatalf("got %d, first %+v", len(got), got[0])
-	}
-	want.Type, want.Seq, want.Reserved = pfkey.SPDDUMP, 0, 1
-	if !reflect.DeepEqual(got[1], want) {
-		t.Errorf("got %+v\nwant %+v", got[1], want)
-	}
 }
 
 func TestSharedKeyWarnsOnce(t *testing.T) {

@@ -25,8 +25,17 @@ func FuzzHandle(f *testing.F) {
 		Policy: &pfkey.Policy{Type: pfkey.PolicyIPsec, Dir: pfkey.DirOut, Requests: []pfkey.Request{
 			{Proto: 50, Mode: pfkey.ModeTunnel, Level: pfkey.LevelUnique, Src: a, Dst: b}}},
 	}
+	null := add
+	null.SA = &pfkey.SA{SPI: 4096, Enc: alg.NullEnc, Auth: alg.HMACSHA1, Flags: pfkey.FlagESN | pfkey.FlagPadZero}
+	null.SA2 = &pfkey.SA2{Mode: pfkey.ModeTransport}
+	null.EncKey, null.AuthKey = &pfkey.Key{}, &pfkey.Key{Bits: 160, Data: make([]byte, 20)}
+	move := add
+	move.SA, move.EncKey, move.OAI = &pfkey.SA{SPI: 4096}, nil, end(a)
+	transport := policy
+	transport.Policy = &pfkey.Policy{Type: pfkey.PolicyIPsec, Dir: pfkey.DirOut, ID: 1, Requests: []pfkey.Request{
+		{Proto: 50, Mode: pfkey.ModeTransport, Src: a, Dst: b}}}
 	for typ := range handlers {
-		for _, m := range []pfkey.Message{add, policy, {}} {
+		for _, m := range []pfkey.Message{add, null, move, policy, transport, {}} {
 			m.Type = typ
 			wire, err := m.Append(nil)
 			if err != nil {

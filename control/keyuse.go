@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"ipsecd/crypto/alg"
 	"ipsecd/sad"
 )
 
@@ -30,11 +31,15 @@ func newKeyUses() keyUses {
 }
 
 // fingerprint is of the encryption key with its salt, or of the authentication
-// key where there is no other; false without any.
-func (k *keyUses) fingerprint(s *sad.Spec) (uint64, bool) {
-	kind, number, key := byte('e'), s.Enc, s.EncKey
-	if len(key) == 0 {
-		kind, number, key = 'a', s.Auth, s.AuthKey
+// key where nothing is encrypted; false without any.
+func (k *keyUses) fingerprint(sa *sad.SA) (uint64, bool) {
+	s := sa.Spec()
+	enc, auth := sa.Keys()
+	defer clear(enc)
+	defer clear(auth)
+	kind, number, key := byte('e'), s.Enc, enc
+	if s.Enc == alg.NullEnc {
+		kind, number, key = 'a', s.Auth, auth
 	}
 	if len(key) == 0 {
 		return 0, false
@@ -47,23 +52,23 @@ func (k *keyUses) fingerprint(s *sad.Spec) (uint64, bool) {
 
 // remember counts an SA that goes live. When it is the second of its key, it
 // returns the SPI of the first and true.
-func (k *keyUses) remember(s *sad.Spec) (uint32, bool) {
-	f, ok := k.fingerprint(s)
+func (k *keyUses) remember(sa *sad.SA) (uint32, bool) {
+	f, ok := k.fingerprint(sa)
 	if !ok {
 		return 0, false
 	}
 	use := k.uses[f]
 	if use.n == 0 {
-		use.spi = s.SPI
+		use.spi = sa.Spec().SPI
 	}
 	use.n++
 	k.uses[f] = use
 	return use.spi, use.n == 2
 }
 
-// forget counts an SA that goes.
-func (k *keyUses) forget(s *sad.Spec) {
-	f, ok := k.fingerprint(s)
+// forget counts an SA that goes, before it does.
+func (k *keyUses) forget(sa *sad.SA) {
+	f, ok := k.fingerprint(sa)
 	if !ok {
 		return
 	}

@@ -2,32 +2,29 @@ package control
 
 import (
 	"errors"
-	"math"
 	"net/netip"
 	"slices"
 	"syscall"
 
 	"ipsecd/pfkey"
-	"ipsecd/sad"
 	"ipsecd/spd"
 )
 
-// maxManualReqid is IPSEC_MANUAL_REQID_MAX: people give reqids up to it, the
-// engine gives those above.
-const maxManualReqid = 16383
-
-// IP protocol numbers that a request may have where ipsecd will learn them.
-const (
-	protoAH     = 51
-	protoIPComp = 108
-)
-
 func (e *Engine) addPolicy(s *Session, m *pfkey.Message) (replies, error) {
+	return e.putPolicy(s, m, (*transaction).addPolicy)
+}
+
+func (e *Engine) updatePolicy(s *Session, m *pfkey.Message) (replies, error) {
+	return e.putPolicy(s, m, (*transaction).replacePolicy)
+}
+
+// putPolicy stages the policy that m describes.
+func (e *Engine) putPolicy(s *Session, m *pfkey.Message, stage func(*transaction, *spd.Policy) error) (replies, error) {
 	p, err := e.newPolicy(m)
 	if err != nil {
 		return nil, err
 	}
-	if err := e.change(s, func(t *transaction) error { return t.addPolicy(p) }); err != nil {
+	if err := e.change(s, func(t *transaction) error { return stage(t, p) }); err != nil {
 		return nil, err
 	}
 	r := describePolicy(p)
@@ -53,6 +50,20 @@ func (e *Engine) deletePolicy(s *Session, m *pfkey.Message) (replies, error) {
 	}
 	r := describePolicy(p)
 	r.Type, r.Seq, r.PID, r.Reserved = m.Type, m.Seq, m.PID, 0
+	return one(r), nil
+}
+
+// getPolicy answers with the policy that has the ID of m, as a dump shows it.
+func (e *Engine) getPolicy(s *Session, m *pfkey.Message) (replies, error) {
+	if m.Policy == nil {
+		return nil, refuse(syscall.EINVAL, "the policy is missing, whose ID is asked for")
+	}
+	p := e.view(s).policies.Get(m.Policy.ID)
+	if p == nil {
+		return nil, refuse(syscall.ENOENT, "no policy has the ID %d", m.Policy.ID)
+	}
+	r := describePolicy(p)
+	r.Type, r.Seq, r.PID = m.Type, m.Seq, m.PID
 	return one(r), nil
 }
 
@@ -106,7 +117,7 @@ func prefix(a *pfkey.Address) (netip.Prefix, error) {
 	return p, nil
 }
 
-// newPolicy is the policy that an SPDADD asks for.
+// newPolicy is the policy that an SPDADD or SPDUPDATE asks for.
 func (e *Engine) newPolicy(m *pfkey.Message) (*spd.Policy, error) {
 	sel, dir, err := policyID(m)
 	if err != nil {
@@ -145,7 +156,7 @@ func checkAction(p *pfkey.Policy) error {
 		return nil
 	case pfkey.PolicyIPsec:
 		if len(p.Requests) == 0 {
-			return refuse(syscall.EINVAL, "ipsec needs a rule, such as esp/tunnel/SRC-DST/require")
+			return refuse(syscall.EINVAL, "ipsec needs a rule, such as esp/tunnel/SRC-DST/require or esp/transport//require")
 		}
 		if len(p.Requests) > 1 {
 			return refuse(syscall.EOPNOTSUPP, "%d rules in one policy are not supported; one is", len(p.Requests))
@@ -155,70 +166,14 @@ func checkAction(p *pfkey.Policy) error {
 	return refuse(syscall.EINVAL, "policy type %d; discard, none and ipsec are for spdadd", p.Type)
 }
 
-// request is the transform that r asks for in a policy with selector sel.
-func (e *Engine) request(r *pfkey.Request, sel spd.Selector) (spd.Request, error) {
-	if err := checkRequest(r, sel); err != nil {
-		return spd.Request{}, err
-	}
-	out := spd.Request{
-		Proto: uint8(r.Proto),
-		Mode:  spd.Mode(r.Mode),
-		Level: spd.Level(r.Level),
-		Reqid: r.Reqid,
-		Src:   r.Src,
-		Dst:   r.Dst,
-	}
-	if out.Level == spd.LevelUnique && out.Reqid == 0 {
-		out.Reqid = e.nextReqid()
-	}
-	return out, nil
-}
-
-func checkRequest(r *pfkey.Request, sel spd.Selector) error {
-	switch {
-	case r.Proto == protoAH || r.Proto == protoIPComp:
-		return refuse(syscall.EPROTONOSUPPORT, "of the protocols only esp is supported")
-	case r.Proto != uint16(sad.ProtoESP):
-		return refuse(syscall.EPROTONOSUPPORT, "protocol %d transforms nothing; esp does", r.Proto)
-	case r.Mode == pfkey.ModeTransport:
-		return refuse(syscall.EOPNOTSUPP, "transport mode is not supported; tunnel is")
-	case r.Mode != pfkey.ModeTunnel:
-		return refuse(syscall.EINVAL, "mode %d is unknown; a rule's is tunnel", r.Mode)
-	case !r.Src.IsValid() || !r.Dst.IsValid():
-		return refuse(syscall.EINVAL, "tunnel mode needs both ends: esp/tunnel/SRC-DST/require")
-	case r.Level == pfkey.LevelUse:
-		return refuse(syscall.EOPNOTSUPP, "level use is not supported; require is")
-	case r.Level > pfkey.LevelUnique:
-		return refuse(syscall.EINVAL, "level %d is unknown", r.Level)
-	case r.Reqid > maxManualReqid:
-		return refuse(syscall.EINVAL, "reqid %d is too large; at most %d", r.Reqid, maxManualReqid)
-	}
-	if err := checkEnds(r.Src, r.Dst); err != nil {
-		return err
-	}
-	if r.Src.Is4() != sel.Src.Addr().Is4() {
-		return refuse(syscall.EOPNOTSUPP, "a tunnel between %v and %v cannot carry %v: IPv4 in IPv6, and IPv6 in IPv4, are not supported", r.Src, r.Dst, sel.Src)
-	}
-	return nil
-}
-
-// nextPolicyID returns an ID that no policy has had since 2^32 of them.
+// nextPolicyID returns an ID that no policy has.
 func (e *Engine) nextPolicyID() uint32 {
-	e.lastPolicyID++
-	if e.lastPolicyID == 0 {
-		e.lastPolicyID = 1
+	for {
+		e.lastPolicyID++
+		if e.lastPolicyID != 0 && e.cfg.SPD.Get(e.lastPolicyID) == nil {
+			return e.lastPolicyID
+		}
 	}
-	return e.lastPolicyID
-}
-
-// nextReqid returns the reqid of a level unique that names none, above those
-// that people give; like the kernels' it begins again after 2^16 - 1.
-func (e *Engine) nextReqid() uint32 {
-	if e.lastAutoReqid == math.MaxUint16 {
-		e.lastAutoReqid = maxManualReqid
-	}
-	e.lastAutoReqid++
-	return uint32(e.lastAutoReqid)
 }
 
 // describePolicy is all that SPDDUMP tells of a policy.

@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -41,6 +42,23 @@ func TestTransactionIsBounded(t *testing.T) {
 			Src: address(here), Dst: address(there), EncKey: &pfkey.Key{Bits: 160, Data: make([]byte, 20)},
 		}
 	}
+	natt := &pfkey.NATT{Type: pfkey.TypeNATT, SrcPort: 4500, DstPort: 4500}
+	encapsulated := func(spi uint32) *pfkey.Message {
+		m := add(spi)
+		m.NATT = natt
+		return m
+	}
+	update := func(spi uint32) *pfkey.Message {
+		m := add(spi)
+		m.Type = pfkey.UPDATE
+		return m
+	}
+	move := func(spi uint32) *pfkey.Message {
+		return &pfkey.Message{
+			Type: pfkey.UPDATE, SAType: pfkey.SATypeESP, SA: &pfkey.SA{SPI: spi},
+			Src: address(here), Dst: address(there), NATT: natt,
+		}
+	}
 	remove := func(spi uint32) *pfkey.Message {
 		return &pfkey.Message{
 			Type: pfkey.DELETE, SAType: pfkey.SATypeESP, SA: &pfkey.SA{SPI: spi},
@@ -56,6 +74,14 @@ func TestTransactionIsBounded(t *testing.T) {
 		}
 	}
 	sas := func(n int) func(*transaction) { return func(t *transaction) { t.sas.order = make([]*sad.SA, n) } }
+	moves := func(n int) func(*transaction) {
+		return func(t *transaction) {
+			t.sas.moved = make(map[sad.ID]sad.Encap, n)
+			for i := range n {
+				t.sas.moved[sad.ID{SPI: uint32(i)}] = sad.Encap{}
+			}
+		}
+	}
 	deletes := func(n int) func(*transaction) {
 		return func(t *transaction) {
 			t.sas.deleted = make(map[sad.ID]bool, n)
@@ -84,18 +110,25 @@ func TestTransactionIsBounded(t *testing.T) {
 		{"one deletion more", sas(maxStaged - 1), []*pfkey.Message{add(0x2000), remove(0x1000)}, syscall.ENOBUFS},
 		{"one deletion of a pair more", sas(maxStaged), []*pfkey.Message{removeAll}, syscall.ENOBUFS},
 		{"one SA after deletions", deletes(maxStaged), []*pfkey.Message{add(0x2000)}, syscall.ENOBUFS},
+		{"the last replacement", sas(maxStaged - 2), []*pfkey.Message{update(0x1000)}, 0},
+		{"half a replacement more", sas(maxStaged - 1), []*pfkey.Message{update(0x1000)}, syscall.ENOBUFS},
+		{"a replacement of what was staged", sas(maxStaged - 1), []*pfkey.Message{add(0x2000), update(0x2000)}, 0},
+		{"the last change of ports", sas(maxStaged - 1), []*pfkey.Message{move(0x1000)}, 0},
+		{"one change of ports more", sas(maxStaged), []*pfkey.Message{move(0x1000)}, syscall.ENOBUFS},
+		{"one SA after changes of ports", moves(maxStaged), []*pfkey.Message{add(0x2000)}, syscall.ENOBUFS},
 		{"what was staged goes", sas(maxStaged - 1), []*pfkey.Message{add(0x2000), remove(0x2000)}, 0},
 		{"SAs after a flush", sas(maxStaged), []*pfkey.Message{flush, add(0x2000)}, 0},
 		{"the last policy", changes(maxStaged - 1), []*pfkey.Message{policy(pfkey.SPDADD, nobodys)}, 0},
 		{"one policy more", changes(maxStaged), []*pfkey.Message{policy(pfkey.SPDADD, nobodys)}, syscall.ENOBUFS},
 		{"one policy less, in one change more", changes(maxStaged), []*pfkey.Message{policy(pfkey.SPDDELETE, there)}, syscall.ENOBUFS},
+		{"one policy replaced more", changes(maxStaged), []*pfkey.Message{policy(pfkey.SPDUPDATE, there)}, syscall.ENOBUFS},
 		{"policies after a flush", changes(maxStaged), []*pfkey.Message{spdflush, policy(pfkey.SPDADD, there)}, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			e := New(Config{SAD: sad.New(), SPD: spd.New()})
+			e := New(Config{SAD: sad.New(), SPD: spd.New(), NATTPort: 4500})
 			var s Session
-			for _, m := range []*pfkey.Message{add(0x1000), policy(pfkey.SPDADD, there), {Type: pfkey.BEGIN}} {
+			for _, m := range []*pfkey.Message{encapsulated(0x1000), policy(pfkey.SPDADD, there), {Type: pfkey.BEGIN}} {
 				if r := e.Handle(&s, m)[0]; r.Errno != 0 {
 					t.Fatal(pfkey.TypeName(m.Type), syscall.Errno(r.Errno), r.Text)
 				}
@@ -111,6 +144,39 @@ func TestTransactionIsBounded(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// IDs of policies begin again behind the last, and leave out those in use.
+func TestPolicyIDsBeginAgain(t *testing.T) {
+	e := New(Config{SAD: sad.New(), SPD: spd.New()})
+	e.lastPolicyID = ^uint32(0) - 1
+	var got []uint32
+	for _, dst := range []netip.Addr{there, nobodys, here} {
+		r := e.Handle(new(Session), &pfkey.Message{Type: pfkey.SPDADD, Src: address(here), Dst: address(dst),
+			Policy: &pfkey.Policy{Type: pfkey.PolicyNone, Dir: pfkey.DirOut}})[0]
+		got = append(got, r.Policy.ID)
+		if len(got) == 2 {
+			e.lastPolicyID = ^uint32(0) - 1
+		}
+	}
+	if want := []uint32{^uint32(0), 1, 2}; !slices.Equal(got, want) {
+		t.Errorf("IDs %#x, want %#x", got, want)
+	}
+}
+
+// A replacement that finds no room leaves the SA that it would replace.
+func TestReplacementWithoutRoom(t *testing.T) {
+	staged := stagedSAs{live: sad.New(), order: make([]*sad.SA, maxStaged-1)}
+	old := newSA(t, 0x1000, there)
+	if err := staged.live.Add(old); err != nil {
+		t.Fatal(err)
+	}
+	if err := staged.replace(newSA(t, 0x1000, there)); err == nil {
+		t.Fatal("there was room")
+	}
+	if staged.get(old.Spec().ID) != old {
+		t.Error("the SA is gone")
 	}
 }
 

@@ -134,6 +134,23 @@ func (t *transaction) addPolicy(p *spd.Policy) error {
 	return nil
 }
 
+// replacePolicy puts p in the place of the policy with its selector and
+// direction, or adds it where there is none.
+func (t *transaction) replacePolicy(p *spd.Policy) error {
+	if t.full() {
+		return errTooMuch
+	}
+	replace := func(txn *spd.Txn) error {
+		_, err := txn.Replace(p)
+		return err
+	}
+	if err := replace(t.policies); err != nil {
+		return err
+	}
+	t.remember(replace)
+	return nil
+}
+
 func (t *transaction) deletePolicy(sel spd.Selector, dir spd.Dir) (*spd.Policy, error) {
 	if t.full() {
 		return nil, errTooMuch

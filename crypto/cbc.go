@@ -3,24 +3,13 @@ package crypto
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hmac"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/binary"
-	"hash"
-	"slices"
-
-	"ipsecd/crypto/alg"
 )
 
-// cbc is AES-CBC (RFC 3602) with HMAC-SHA-256-128 (RFC 4868): encrypt, then
-// authenticate from the SPI to the end of the text.
+// cbc is AES-CBC (RFC 3602), for the use of one worker.
 type cbc struct {
 	block    cipher.Block
 	enc, dec ivSetter
-	mac      hash.Hash
-	sum      [sha256.Size]byte
-	icv      int
 }
 
 // ivSetter is what crypto/cipher's CBC modes are besides a BlockMode: one
@@ -30,53 +19,39 @@ type ivSetter interface {
 	SetIV([]byte)
 }
 
-func newCBC(e *alg.Info, key []byte, a *alg.Info, authKey []byte) (*Suite, error) {
-	key, authKey = slices.Clone(key), slices.Clone(authKey)
-	build := func() (Cipher, error) {
-		block, err := aes.NewCipher(key)
-		if err != nil {
-			return nil, err
-		}
-		var zero [aes.BlockSize]byte
-		return &cbc{
-			block: block,
-			enc:   cipher.NewCBCEncrypter(block, zero[:]).(ivSetter),
-			dec:   cipher.NewCBCDecrypter(block, zero[:]).(ivSetter),
-			mac:   hmac.New(sha256.New, authKey),
-			icv:   a.ICV,
-		}, nil
+func newCBC(key []byte) *cbc {
+	block := aesBlock(key)
+	var zero [aes.BlockSize]byte
+	return &cbc{
+		block: block,
+		enc:   cipher.NewCBCEncrypter(block, zero[:]).(ivSetter),
+		dec:   cipher.NewCBCDecrypter(block, zero[:]).(ivSetter),
 	}
-	return &Suite{IVLen: e.IV, ICVLen: a.ICV, Block: e.Block, build: build}, nil
 }
 
-// Seal makes the IV by encrypting the counter: RFC 3602 section 3 wants it
+// aesBlock is AES under a key of a length that it has.
+func aesBlock(key []byte) cipher.Block {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err) // NewSuite checked the length
+	}
+	return block
+}
+
+// encrypt makes the IV by encrypting the counter: RFC 3602 section 3 wants it
 // unpredictable, and a nonce under the same key is (NIST SP 800-38A, appendix
 // C, first method).
-func (c *cbc) Seal(_ *Scratch, esp []byte, n uint64) {
-	iv := esp[HeaderLen : HeaderLen+aes.BlockSize]
+func (c *cbc) encrypt(body []byte, n uint64) {
+	iv, text := body[:aes.BlockSize], body[aes.BlockSize:]
 	clear(iv)
 	binary.BigEndian.PutUint64(iv[aes.BlockSize-8:], n)
 	c.block.Encrypt(iv, iv)
-	end := len(esp) - c.icv
-	text := esp[HeaderLen+aes.BlockSize : end]
 	c.enc.SetIV(iv)
 	c.enc.CryptBlocks(text, text)
-	copy(esp[end:], c.tag(esp[:end]))
 }
 
-func (c *cbc) Open(_ *Scratch, esp []byte) bool {
-	end := len(esp) - c.icv
-	if subtle.ConstantTimeCompare(c.tag(esp[:end]), esp[end:]) != 1 {
-		return false
-	}
-	text := esp[HeaderLen+aes.BlockSize : end]
-	c.dec.SetIV(esp[HeaderLen : HeaderLen+aes.BlockSize])
+func (c *cbc) decrypt(body []byte) {
+	iv, text := body[:aes.BlockSize], body[aes.BlockSize:]
+	c.dec.SetIV(iv)
 	c.dec.CryptBlocks(text, text)
-	return true
-}
-
-func (c *cbc) tag(b []byte) []byte {
-	c.mac.Reset()
-	c.mac.Write(b)
-	return c.mac.Sum(c.sum[:0])[:c.icv]
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"ipsecd/crypto"
+	"ipsecd/crypto/alg"
 	"ipsecd/dataplane"
 	"ipsecd/dataplane/link"
 	"ipsecd/packet"
@@ -27,6 +28,10 @@ spdadd 10.1.2.0/24 10.2.2.0/24 any -P out ipsec esp/tunnel/192.0.2.1-192.0.2.2/u
 spdadd 10.1.3.0/24 10.2.3.0/24 any -P out discard;
 spdadd 10.1.4.0/24 10.2.4.0/24 any -P out none;
 spdadd 10.1.5.0/24 10.2.5.0/24 any -P out ipsec esp/tunnel/192.0.2.1-192.0.2.3/require;
+add 10.1.6.1 10.2.6.1 esp 0x1003 -m transport -E aes-gcm-16 0x8b87c452e0602b13e1925c2962e635ad7b9d3f7b;
+spdadd 10.1.6.1 10.2.6.1 any -P out ipsec esp/transport//require;
+add 10.1.7.1[4500] 10.2.7.1[4500] esp-udp 0x1004 -m transport -E aes-gcm-16 0x9b87c452e0602b13e1925c2962e635ad7b9d3f7b;
+spdadd 10.1.7.1 10.2.7.1 any -P out ipsec esp/transport//require;
 `
 	hostB = `
 add 192.0.2.1 192.0.2.2 esp 0x1001 -m tunnel -r 4 -u 1 -E aes-gcm-16 0x6b87c452e0602b13e1925c2962e635ad7b9d3f7b;
@@ -61,7 +66,7 @@ func edit(p []byte, at int, to byte) []byte {
 // sealText makes an ESP packet under hostA's raw SA of a text of the test's
 // own choice.
 func sealText(t *testing.T, seq uint32, text []byte) []byte {
-	suite, err := crypto.NewSuite(20, key(t), 0, nil)
+	suite, err := crypto.NewSuite(crypto.Keys{Enc: alg.AESGCM16, EncKey: key(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,8 +77,17 @@ func sealText(t *testing.T, seq uint32, text []byte) []byte {
 	binary.BigEndian.PutUint32(esp, 0x1001)
 	binary.BigEndian.PutUint32(esp[4:], seq)
 	copy(esp[crypto.HeaderLen+suite.IVLen:], text)
-	suite.Shared().Seal(new(crypto.Scratch), esp, uint64(seq))
+	suite.Shared().Seal(new(crypto.Scratch), esp, 0, uint64(seq))
 	return p
+}
+
+// routerAlert puts that IP option into p.
+func routerAlert(p []byte) []byte {
+	q := append(bytes.Clone(p[:20]), 0x94, 4, 0, 0)
+	q = append(q, p[20:]...)
+	q[0] = 0x46
+	packet.SetNext(q, 9, p[9])
+	return q
 }
 
 // asCE marks the outer header Congestion Experienced.
@@ -139,6 +153,8 @@ func outbound() map[packet.Drop][][]byte {
 		packet.NoSA:          {good, udp4("10.1.5.1", "10.2.5.1", 40)},
 		packet.NotUnicast:    {good, udp4("10.9.9.9", "224.0.0.251", 40)},
 		packet.TTLExceeded:   {good, edit(udp4("10.1.4.1", "10.2.4.1", 40), 8, 1)},
+		packet.Options:       {udp4("10.1.7.1", "10.2.7.1", 40), routerAlert(udp4("10.1.6.1", "10.2.6.1", 40)), routerAlert(udp4("10.1.7.1", "10.2.7.1", 40))},
+		packet.Fragment:      {good, edit(udp4("10.1.6.1", "10.2.6.1", 40), 6, 0x20)},
 	}
 }
 
@@ -156,12 +172,32 @@ type refusesBurst struct{ link.MemoryInside }
 func (r refusesBurst) Writer() link.BurstWriter  { return r }
 func (r refusesBurst) Write(*packet.Burst) error { return os.ErrInvalid }
 
+// withSA are the reasons that are counted under an SA, too.
+var withSA = map[packet.Drop]bool{
+	packet.Fragment: true, packet.Options: true, packet.NoLink: true, packet.TooBig: true, packet.SendFailed: true, packet.SeqExhausted: true,
+	packet.EncapMismatch: true, packet.Replayed: true, packet.BadICV: true, packet.BadPadding: true, packet.Dummy: true,
+	packet.BadInner: true, packet.ECN: true, packet.PolicyClash: true,
+}
+
+// countedBySAs adds up what all SAs dropped for a reason.
+func countedBySAs(e *testEngine, d packet.Drop) (n uint64) {
+	for sa := range e.SAD.All() {
+		if c := sa.Drops(); c != nil {
+			n += c.Get(d)
+		}
+	}
+	return n
+}
+
 // TestDrops produces every reason there is.
 func TestDrops(t *testing.T) {
 	seen := map[packet.Drop]bool{packet.Kept: true}
 	check := func(t *testing.T, e *testEngine, d packet.Drop, got, want int) {
 		t.Helper()
 		seen[d] = true
+		if n := countedBySAs(e, d); d != packet.PolicyDiscard && n != 0 != withSA[d] {
+			t.Errorf("%d counted under SAs", n)
+		}
 		if got != want {
 			t.Errorf("%d packets came through, want %d", got, want)
 		}

@@ -1,13 +1,18 @@
 // Package dataplane is the engine: it takes bursts from one link to another,
 // through the policies and under the SAs. The tree shows a packet's way:
 // inside.go from the TUN to the wire, outside.go from the wire to the TUN,
-// flowcache.go in front of both databases, verify.go for what policies say of
-// packets that arrive.
+// flowcache.go in front of both databases, sachoice.go for the SA that a packet
+// leaves under, verify.go for what policies say of packets that arrive, worker.go
+// for what both ways share.
 //
-// Each worker is one goroutine that runs a burst to its end: read, look up,
-// transform, write. Workers share the databases, which they read without a
-// lock, and the counters. Nothing is allocated, locked or logged per packet;
-// no I/O but through package link, no clock but the one in Config.
+// It owns the workers' caches and buffers; the databases and the links are its
+// caller's. Each worker is one goroutine that runs a burst to its end: read, look
+// up, transform, write. Workers share the databases, which they read without a
+// lock, and the counters; any number of them may run at once. An Engine's methods
+// and counters may be used from anywhere, a worker's Run by one goroutine.
+// Nothing is allocated, locked or logged per packet, but the counters of an SA at
+// its first drop and a stateful cipher at its first packet; no I/O but through
+// package link, no clock but the one in Config.
 //
 // RFC 4301 section 5 (processing of outbound and inbound traffic), RFC 4303
 // 3.3 and 3.4 (ESP), RFC 3948 section 2 (what arrives on the encapsulation

@@ -20,11 +20,12 @@ type flowCache struct {
 }
 
 // flowEntry is one flow's policy and the SA that goes with it: outbound the
-// one to seal with, inbound the one it came under.
+// one to seal with, inbound the one it came under; and in which mode.
 type flowEntry struct {
 	flow    packet.Flow
 	policy  *spd.Policy
 	sa      *sad.SA
+	mode    sad.Mode
 	verdict packet.Drop // inbound: what verify said
 	filled  bool
 	spdGen  uint64
@@ -47,28 +48,21 @@ func (c *flowCache) outbound(e *Engine, f *packet.Flow) *flowEntry {
 		return s
 	}
 	policy := e.SPD.Lookup(spd.Out, f)
-	*s = flowEntry{flow: *f, policy: policy, sa: outboundSA(e.SAD, policy), filled: true, spdGen: spdGen, sadGen: sadGen}
+	*s = flowEntry{flow: *f, policy: policy, filled: true, spdGen: spdGen, sadGen: sadGen}
+	if policy != nil && policy.Action == spd.IPsec {
+		s.sa, s.mode = outboundSA(e.SAD, policy, f), sad.Mode(policy.Requests[0].Mode)
+	}
 	return s
 }
 
-// inbound returns the entry of a flow that came under sa.
-func (c *flowCache) inbound(e *Engine, f *packet.Flow, sa *sad.SA) *flowEntry {
+// inbound returns the entry of a flow that came under sa in a mode.
+func (c *flowCache) inbound(e *Engine, f *packet.Flow, sa *sad.SA, mode sad.Mode) *flowEntry {
 	s := c.slot(f)
 	gen := e.SPD.Generation(spd.In)
-	if s.filled && s.spdGen == gen && s.sa == sa && s.flow == *f {
+	if s.filled && s.spdGen == gen && s.sa == sa && s.mode == mode && s.flow == *f {
 		return s
 	}
 	policy := e.SPD.Lookup(spd.In, f)
-	*s = flowEntry{flow: *f, policy: policy, sa: sa, verdict: verify(policy, sa), filled: true, spdGen: gen}
+	*s = flowEntry{flow: *f, policy: policy, sa: sa, mode: mode, verdict: verify(policy, sa, mode, f), filled: true, spdGen: gen}
 	return s
-}
-
-// outboundSA finds the SA for a policy's one request; nil when there is none.
-func outboundSA(db *sad.DB, p *spd.Policy) *sad.SA {
-	if p == nil || p.Action != spd.IPsec {
-		return nil
-	}
-	r := &p.Requests[0]
-	src, dst := packet.AddrFrom(r.Src), packet.AddrFrom(r.Dst)
-	return db.Outbound(r.Proto, sad.Mode(r.Mode), r.Reqid, (*[16]byte)(&src), (*[16]byte)(&dst))
 }

@@ -1,10 +1,9 @@
 package dataplane
 
 import (
-	"math/rand/v2"
+	"runtime"
 
 	"ipsecd/dataplane/link"
-	"ipsecd/dataplane/xform"
 	"ipsecd/packet"
 	"ipsecd/sad"
 	"ipsecd/spd"
@@ -19,11 +18,9 @@ const trainSize = 256 << 10
 //	link.Read -> Classify -> SPD -> Reserve -> Seal -> link.Write
 //	                |malformed  |discard |none: bypass  |no SA
 type Inside struct {
-	e     *Engine
+	worker
 	from  link.Inside
 	wires wireWriters
-	x     *xform.Worker
-	cache *flowCache
 	burst packet.Burst
 	train *packet.Train
 }
@@ -38,7 +35,7 @@ type wireWriters struct {
 // NewInside returns a worker that reads from one queue of the host's side.
 func (e *Engine) NewInside(from link.Inside, w Wires) *Inside {
 	return &Inside{
-		e: e, from: from, x: xform.NewWorker(uint16(rand.Uint32())), cache: newFlowCache(), train: packet.NewTrain(trainSize),
+		worker: newWorker(e), from: from, train: packet.NewTrain(trainSize),
 		wires: wireWriters{
 			raw4: writerOf(w.Raw4), raw6: writerOf(w.Raw6), udp4: writerOf(w.UDP4), udp6: writerOf(w.UDP6),
 			bypass4: writerOf(w.Bypass4), bypass6: writerOf(w.Bypass6),
@@ -56,6 +53,7 @@ func writerOf(l link.Outside) link.PacketWriter {
 
 // Run works until the link is closed, then returns nil.
 func (w *Inside) Run() error {
+	defer w.sas.Close()
 	for {
 		if err := w.from.Read(&w.burst); err != nil {
 			if stopped(err) {
@@ -70,11 +68,16 @@ func (w *Inside) Run() error {
 // handle takes one burst to its end.
 func (w *Inside) handle(b *packet.Burst) {
 	if d := b.Classify(); d != packet.Kept {
-		w.e.Drops.Add(d, b.Len())
+		w.drop(nil, d, b.Len())
 		return
 	}
-	now := w.e.Now()
-	e := w.cache.outbound(w.e, &b.H.Flow)
+	w.enter()
+	w.apply(w.cache.outbound(w.e, &b.H.Flow), b, w.e.Now())
+	w.leave()
+}
+
+// apply does with b what the policy of its flow says.
+func (w *Inside) apply(e *flowEntry, b *packet.Burst, now int64) {
 	if e.policy == nil {
 		w.bypass(b)
 		return
@@ -84,14 +87,31 @@ func (w *Inside) handle(b *packet.Burst) {
 	}
 	switch {
 	case e.policy.Action == spd.Discard:
-		w.e.Drops.Add(packet.PolicyDiscard, b.Len())
+		w.drop(nil, packet.PolicyDiscard, b.Len())
 	case e.policy.Action == spd.None:
 		w.bypass(b)
 	case e.sa == nil:
-		w.e.Drops.Add(packet.NoSA, b.Len())
+		w.drop(nil, packet.NoSA, b.Len())
+	case e.mode == sad.ModeTransport && unfit(e.sa, b) != packet.Kept:
+		w.drop(e.sa, unfit(e.sa, b), b.Len())
 	default:
 		w.protect(e, b, now)
 	}
+}
+
+// unfit is why transport mode cannot take the packets of b.
+func unfit(sa *sad.SA, b *packet.Burst) packet.Drop {
+	if b.H.Fragment {
+		return packet.Fragment
+	}
+	plain := packet.IPv4HeaderLen
+	if b.H.V == 6 {
+		plain = packet.IPv6HeaderLen
+	}
+	if at, _ := b.H.TransportAt(b.Head); at != plain && sa.Encap() != (sad.Encap{}) {
+		return packet.Options
+	}
+	return packet.Kept
 }
 
 // protect seals the packets of b under the SA of their flow and sends them. The
@@ -100,20 +120,24 @@ func (w *Inside) protect(e *flowEntry, b *packet.Burst, now int64) {
 	for k := 0; k < b.Len(); {
 		out := w.wires.forSA(e.sa)
 		if out == nil {
-			w.e.Drops.Add(packet.NoLink, b.Len()-k)
+			w.drop(e.sa, packet.NoLink, b.Len()-k)
 			return
 		}
 		g := e.sa.Reserve(b.Len() - k)
 		if g.N == 0 {
 			if d := w.without(e); d != packet.Kept {
-				w.e.Drops.Add(d, b.Len()-k)
+				w.drop(e.sa, d, b.Len()-k)
 				return
 			}
 			continue
 		}
-		k += w.sealAndSend(e.sa, g, b, k, out, now)
+		k += w.sealAndSend(e, g, b, k, out, now)
 	}
 }
+
+// replacing bounds the wait for the successor of an SA that is being replaced,
+// which takes its writer some microseconds.
+const replacing = 1000
 
 // without looks for another SA for a flow whose SA grants nothing any more. Kept
 // says that e has one.
@@ -121,31 +145,38 @@ func (w *Inside) without(e *flowEntry) packet.Drop {
 	if !e.sa.Retired() {
 		return packet.SeqExhausted
 	}
-	next := outboundSA(w.e.SAD, e.policy)
-	if next == nil || next == e.sa {
-		return packet.NoSA
+	for range replacing {
+		next := outboundSA(w.e.SAD, e.policy, &e.flow)
+		switch next {
+		case nil:
+			return packet.NoSA
+		case e.sa: // retired, and its successor not there yet
+			runtime.Gosched()
+		default:
+			e.sa = next
+			return packet.Kept
+		}
 	}
-	e.sa = next
-	return packet.Kept
+	return packet.NoSA
 }
 
 // sealAndSend uses up a grant for packets of b from k on, and returns how many
 // those were.
-func (w *Inside) sealAndSend(sa *sad.SA, g sad.Grant, b *packet.Burst, k int, out link.PacketWriter, now int64) int {
+func (w *Inside) sealAndSend(e *flowEntry, g sad.Grant, b *packet.Burst, k int, out link.PacketWriter, now int64) int {
 	total := g.N
 	for g.N > 0 {
 		w.train.Reset()
-		n := w.x.SealESP(sa, g, b, k, w.train)
+		n := w.x.SealESP(e.sa, e.mode, g, b, k, w.train)
 		if n == 0 { // longer than any datagram
-			w.e.Drops.Add(packet.TooBig, g.N)
+			w.drop(e.sa, packet.TooBig, g.N)
 			break
 		}
 		octets := 0
 		for _, p := range w.train.Pkts {
 			octets += len(p)
 		}
-		sa.Count(n, octets, now)
-		w.send(out)
+		e.sa.Count(n, octets, now)
+		w.send(e.sa, out)
 		k += n
 		g = sad.Grant{Seq: g.Seq + uint64(n), IV: g.IV + uint64(n), N: g.N - n}
 	}
@@ -161,33 +192,33 @@ func (w *Inside) bypass(b *packet.Burst) {
 		out = w.wires.bypass6
 	}
 	if out == nil {
-		w.e.Drops.Add(packet.NoLink, b.Len())
+		w.drop(nil, packet.NoLink, b.Len())
 		return
 	}
 	if !b.H.Dst.Unicast() {
-		w.e.Drops.Add(packet.NotUnicast, b.Len())
+		w.drop(nil, packet.NotUnicast, b.Len())
 		return
 	}
 	if w.e.Hop && !packet.DecrementTTL(b.Head) {
-		w.e.Drops.Add(packet.TTLExceeded, b.Len())
+		w.drop(nil, packet.TTLExceeded, b.Len())
 		return
 	}
 	w.train.Reset()
 	for k := range b.Len() {
 		p := w.train.Next(b.PacketLen(k))
 		if p == nil {
-			w.e.Drops.Add(packet.TooBig, b.Len()-k)
+			w.drop(nil, packet.TooBig, b.Len()-k)
 			break
 		}
 		b.CopyPacket(p, k)
 	}
 	w.e.Bypassed.Add(uint64(len(w.train.Pkts)))
-	w.send(out)
+	w.send(nil, out)
 }
 
-// send writes the train; a packet that the kernel refuses does not keep the
-// ones behind it.
-func (w *Inside) send(out link.PacketWriter) {
+// send writes the train, sealed under sa unless that is nil; a packet that the
+// kernel refuses does not keep the ones behind it.
+func (w *Inside) send(sa *sad.SA, out link.PacketWriter) {
 	for pkts := w.train.Pkts; len(pkts) > 0; {
 		n, err := out.Write(pkts)
 		if err == nil {
@@ -196,20 +227,20 @@ func (w *Inside) send(out link.PacketWriter) {
 		if stopped(err) {
 			return
 		}
-		w.e.Drops.Add(dropFor(err), 1)
+		w.drop(sa, dropFor(err), 1)
 		pkts = pkts[n+1:]
 	}
 }
 
 func (w *wireWriters) forSA(sa *sad.SA) link.PacketWriter {
-	s := sa.Spec()
-	encap := s.Encap != (sad.Encap{})
+	e, v4 := sa.Encap(), sa.Spec().Dst.Is4()
+	encap := e != (sad.Encap{})
 	switch {
-	case encap && s.Encap.SrcPort != w.port:
+	case encap && e.SrcPort != w.port:
 		return nil
-	case s.Dst.Is4() && encap:
+	case v4 && encap:
 		return w.udp4
-	case s.Dst.Is4():
+	case v4:
 		return w.raw4
 	case encap:
 		return w.udp6

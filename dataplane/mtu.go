@@ -5,16 +5,21 @@ import (
 	"ipsecd/sad"
 )
 
-// InnerMTU is the longest packet that fits, sealed under sa, into an outer
-// packet of mtu octets.
+// InnerMTU is the longest packet that fits, sealed under sa, into a packet of mtu
+// octets on the wire. In transport mode, where the packet keeps its header, that
+// is one without options or extension headers.
 func InnerMTU(sa *sad.SA, mtu int) int {
-	s := sa.Spec()
-	mtu -= packet.IPv4HeaderLen
-	if s.Dst.Is6() {
-		mtu -= packet.IPv6HeaderLen - packet.IPv4HeaderLen
+	header := packet.IPv4HeaderLen
+	if sa.Spec().Dst.Is6() {
+		header = packet.IPv6HeaderLen
 	}
-	if s.Encap != (sad.Encap{}) {
+	mtu -= header
+	if sa.Encap() != (sad.Encap{}) {
 		mtu -= packet.UDPHeaderLen
 	}
-	return sa.Suite.PayloadFor(mtu)
+	inner := sa.Suite.PayloadFor(mtu)
+	if sa.Spec().Mode == sad.ModeTransport {
+		inner += header
+	}
+	return inner
 }

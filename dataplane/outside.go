@@ -11,17 +11,16 @@ import (
 
 // Outside is a worker for what comes from the wire:
 //
-//	link.Read -> Classify -> SAD -> replay.Check -> Open -> replay.Accept -> verify -> link.Write
-//	                |malformed |unknown SPI |replayed  |bad ICV               |policy
+//	link.Read -> Classify -> SAD -> replay.Check -> Open -> replay.Accept -> unwrap -> verify -> link.Write
+//	                |malformed |unknown SPI |replayed  |bad ICV              |bad inner |policy
 type Outside struct {
-	e      *Engine
+	worker
 	from   link.Outside
 	to     link.BurstWriter
-	x      *xform.Worker
-	cache  *flowCache
 	bursts [link.ReadBatch]packet.Burst
 	join   packet.Coalescer
 	inner  packet.Headers
+	room   *packet.Train // for what cannot be opened where it is
 
 	// The SA of the last packet and what is not yet counted under it.
 	sa              *sad.SA
@@ -33,7 +32,7 @@ type Outside struct {
 // NewOutside returns a worker that reads from one socket and writes to the
 // host.
 func (e *Engine) NewOutside(from link.Outside, to link.Inside) *Outside {
-	w := &Outside{e: e, from: from, to: to.Writer(), x: xform.NewWorker(0), cache: newFlowCache()}
+	w := &Outside{worker: newWorker(e), from: from, to: to.Writer(), room: packet.NewTrain(trainSize)}
 	if t, ok := to.(link.TakesUDP); ok {
 		w.join.UDP = t.TakesUDP()
 	}
@@ -42,6 +41,7 @@ func (e *Engine) NewOutside(from link.Outside, to link.Inside) *Outside {
 
 // Run works until the link is closed, then returns nil.
 func (w *Outside) Run() error {
+	defer w.sas.Close()
 	for {
 		n, err := w.from.Read(w.bursts[:])
 		if err != nil {
@@ -56,63 +56,74 @@ func (w *Outside) Run() error {
 
 // handle takes one read to its end.
 func (w *Outside) handle(bs []packet.Burst) {
+	w.enter()
 	w.now = w.e.Now()
 	for i := range bs {
 		w.openBurst(&bs[i])
 	}
 	w.flush()
 	w.forget()
+	w.leave()
 }
 
 // openBurst opens what one outer header came with.
 func (w *Outside) openBurst(b *packet.Burst) {
 	if d := b.Classify(); d != packet.Kept {
-		w.e.Drops.Add(d, b.Len())
+		w.drop(nil, d, b.Len())
 		return
 	}
-	if b.Seg == packet.UDP {
+	switch {
+	case b.Seg == packet.UDP:
 		for _, datagram := range b.Segs {
-			w.e.Drops.Add(w.openDatagram(b, datagram), 1)
+			w.openDatagram(b, datagram)
 		}
-		return
+	case b.H.Proto == packet.ProtoESP && !b.H.Fragment:
+		w.open(b, b.Head[b.H.L4:], false)
+	default:
+		w.drop(nil, packet.NotESP, 1)
 	}
-	d := packet.NotESP
-	if b.H.Proto == packet.ProtoESP && !b.H.Fragment {
-		d = w.open(b, b.Head[b.H.L4:], false)
-	}
-	w.e.Drops.Add(d, 1)
 }
 
 // openDatagram tells ESP from what else comes to the encapsulation port (RFC
 // 3948 2.2, 2.3).
-func (w *Outside) openDatagram(b *packet.Burst, p []byte) packet.Drop {
+func (w *Outside) openDatagram(b *packet.Burst, p []byte) {
 	switch {
 	case len(p) == 1 && p[0] == 0xff:
-		return packet.Keepalive
+		w.drop(nil, packet.Keepalive, 1)
 	case len(p) >= 4 && binary.BigEndian.Uint32(p) == 0:
-		return packet.NonESPMarker
+		w.drop(nil, packet.NonESPMarker, 1)
+	default:
+		w.open(b, p, true)
 	}
-	return w.open(b, p, true)
 }
 
-// open opens one ESP packet, from the SPI on, that came under b's header.
-func (w *Outside) open(b *packet.Burst, esp []byte, encap bool) packet.Drop {
+// open finds the SA of one ESP packet, from the SPI on, that came under b's
+// header, and opens it.
+func (w *Outside) open(b *packet.Burst, esp []byte, encap bool) {
 	if len(esp) < xform.HeaderLen {
-		return packet.Truncated
+		w.drop(nil, packet.Truncated, 1)
+		return
 	}
 	sa := w.lookup(binary.BigEndian.Uint32(esp), &b.H.Dst)
 	if sa == nil {
-		return packet.UnknownSPI
+		w.drop(nil, packet.UnknownSPI, 1)
+		return
 	}
-	if encap != (sa.Spec().Encap != sad.Encap{}) {
-		return packet.EncapMismatch
+	if encap != (sa.Encap() != sad.Encap{}) {
+		w.drop(sa, packet.EncapMismatch, 1)
+		return
 	}
+	w.drop(sa, w.openUnder(sa, b, esp), 1)
+}
+
+// openUnder opens a packet under its SA.
+func (w *Outside) openUnder(sa *sad.SA, b *packet.Burst, esp []byte) packet.Drop {
 	// RFC 4303 3.4.3: check before the ICV, accept after.
-	seq := uint64(binary.BigEndian.Uint32(esp[4:]))
+	seq := sa.Sequence(binary.BigEndian.Uint32(esp[4:]))
 	if !sa.Window.Check(seq) {
 		return packet.Replayed
 	}
-	payload, next, d := w.x.OpenESP(sa, esp)
+	payload, next, d := w.x.OpenESP(sa, esp, uint32(seq>>32))
 	if d != packet.Kept {
 		return d
 	}
@@ -121,19 +132,34 @@ func (w *Outside) open(b *packet.Burst, esp []byte, encap bool) packet.Drop {
 	}
 	w.packets++
 	w.octets += len(payload)
+	if next == packet.ProtoNoNext {
+		return packet.Dummy
+	}
+	if !xform.Decapsulates(sa, next) {
+		return w.deliver(sa, sad.ModeTransport, w.transport(sa, b, payload, next))
+	}
 	inner, d := xform.OpenTunnel(payload, next, packet.TOS(b.Head))
 	if d != packet.Kept {
 		return d
 	}
-	return w.deliver(sa, inner)
+	return w.deliver(sa, sad.ModeTunnel, inner)
+}
+
+// transport makes the packet that came in transport mode.
+func (w *Outside) transport(sa *sad.SA, b *packet.Burst, payload []byte, next uint8) []byte {
+	if pkt := xform.OpenTransport(sa, b, payload, next, w.room); pkt != nil {
+		return pkt
+	}
+	w.flush() // which empties the room: a datagram always fits
+	return xform.OpenTransport(sa, b, payload, next, w.room)
 }
 
 // deliver hands an opened packet to the host if the policies agree.
-func (w *Outside) deliver(sa *sad.SA, inner []byte) packet.Drop {
+func (w *Outside) deliver(sa *sad.SA, mode sad.Mode, inner []byte) packet.Drop {
 	if w.inner.Classify(inner) != packet.Kept {
 		return packet.BadInner
 	}
-	e := w.cache.inbound(w.e, &w.inner.Flow, sa)
+	e := w.cache.inbound(w.e, &w.inner.Flow, sa, mode)
 	if p := e.policy; p != nil && p.LastUsed.Load() != w.now {
 		p.LastUsed.Store(w.now)
 	}
@@ -141,21 +167,27 @@ func (w *Outside) deliver(sa *sad.SA, inner []byte) packet.Drop {
 		return e.verdict
 	}
 	if !w.join.Join(inner, &w.inner) {
-		w.flush()
+		w.write()
 		w.join.Start(inner, &w.inner)
 	}
 	return packet.Kept
 }
 
-// flush writes what was joined.
+// flush writes what was joined, after which nothing is in the room.
 func (w *Outside) flush() {
+	w.write()
+	w.room.Reset()
+}
+
+// write hands over what was joined.
+func (w *Outside) write() {
 	b, ok := w.join.Burst()
 	if !ok {
 		return
 	}
 	n := b.Len()
 	if err := w.to.Write(b); err != nil {
-		w.e.Drops.Add(packet.NotDelivered, n)
+		w.drop(nil, packet.NotDelivered, n)
 	}
 }
 

@@ -6,26 +6,29 @@ import (
 	"ipsecd/spd"
 )
 
-// verify says whether a packet that came out of sa is what the inbound policy
-// p for it wants (RFC 4301 5.2 step 4). No policy, or one that says none,
-// accepts it, as KAME does.
-func verify(p *spd.Policy, sa *sad.SA) packet.Drop {
+// verify says whether a packet of flow f that came out of sa in a mode is what
+// the inbound policy p for it wants (RFC 4301 5.2 step 4). No policy, or one that
+// says none, accepts it, as KAME does; but in transport mode an SA speaks for its
+// own ends alone.
+func verify(p *spd.Policy, sa *sad.SA, mode sad.Mode, f *packet.Flow) packet.Drop {
 	switch {
+	case mode == sad.ModeTransport && f.Src != sa.Src:
+		return packet.PolicyClash
 	case p == nil || p.Action == spd.None:
 		return packet.Kept
 	case p.Action == spd.Discard:
 		return packet.PolicyDiscard
-	case satisfies(sa.Spec(), &p.Requests[0]):
+	case satisfies(sa, mode, &p.Requests[0]):
 		return packet.Kept
 	}
 	return packet.PolicyClash
 }
 
-// satisfies compares an SA with a request: protocol, mode, the tunnel's ends,
-// and the reqid where the request has one.
-func satisfies(s *sad.Spec, r *spd.Request) bool {
-	return s.Proto == r.Proto &&
-		(s.Mode == sad.ModeAny || s.Mode == sad.Mode(r.Mode)) &&
-		s.Src == r.Src.Unmap() && s.Dst == r.Dst.Unmap() &&
-		(r.Reqid == 0 || s.Reqid == r.Reqid)
+// satisfies compares an SA, and the mode that a packet came in, with a request:
+// protocol, mode, the ends where the request names them, and the reqid where it
+// has one.
+func satisfies(sa *sad.SA, mode sad.Mode, r *spd.Request) bool {
+	s := sa.Spec()
+	ends := !r.Src.IsValid() || s.Src == r.Src.Unmap() && s.Dst == r.Dst.Unmap()
+	return s.Proto == r.Proto && mode == sad.Mode(r.Mode) && ends && (r.Reqid == 0 || s.Reqid == r.Reqid)
 }

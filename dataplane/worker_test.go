@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 
 	"ipsecd/control"
@@ -55,10 +56,26 @@ spdadd 10.1.1.0/24 10.2.0.0/24 any -P out ipsec esp/tunnel/192.0.2.1-192.0.2.2/u
 spdadd 10.1.2.0/24 10.2.0.0/24 any -P out ipsec esp/tunnel/192.0.2.1-192.0.2.2/unique:2;
 spdadd 10.1.1.0/24 10.2.0.0/24 any -P in ipsec esp/tunnel/192.0.2.1-192.0.2.2/unique:1;
 spdadd 10.1.2.0/24 10.2.0.0/24 any -P in ipsec esp/tunnel/192.0.2.1-192.0.2.2/unique:2;
+add 10.1.3.1 10.2.0.1 esp 0x1003 -m transport -esn -r 32 -E aes-gcm-16 0x8b87c452e0602b13e1925c2962e635ad7b9d3f7b;
+spdadd 10.1.3.0/24 10.2.0.0/24 any -P out ipsec esp/transport//require;
+spdadd 10.1.3.0/24 10.2.0.0/24 any -P in ipsec esp/transport//require;
+add 192.0.2.1 192.0.2.2 esp 0x1004 -m tunnel -u 4 -esn -r 32 -f random-pad -E null -A hmac-sha1 0x8b87c452e0602b13e1925c2962e635ad7b9d3f7b;
+spdadd 10.1.4.0/24 10.2.0.0/24 any -P out ipsec esp/tunnel/192.0.2.1-192.0.2.2/unique:4;
+spdadd 10.1.4.0/24 10.2.0.0/24 any -P in ipsec esp/tunnel/192.0.2.1-192.0.2.2/unique:4;
+add 10.1.5.1[4500] 10.2.0.1[4500] esp-udp 0x1005 -r 32 -E aes-gcm-16 0x9b87c452e0602b13e1925c2962e635ad7b9d3f7b;
+spdadd 10.1.5.0/24 10.2.0.0/24 any -P out ipsec esp/transport//require;
+spdadd 10.1.5.0/24 10.2.0.0/24 any -P in ipsec esp/transport//require;
 `
 
-// worker is an engine with one worker of each kind, driven by hand.
-type worker struct {
+// suites names what the third octet of an address selects in workerScript; those
+// from encapsulated on travel in UDP.
+var suites = map[byte]string{1: "gcm", 2: "cbc", 3: "gcm-transport-esn", 4: "null-esn", encapsulated: "gcm-transport-udp"}
+
+const encapsulated = 5
+
+// handDriven is an engine with one worker of each kind, whose bursts the test
+// hands over.
+type handDriven struct {
 	*Engine
 	control    *control.Engine
 	in         *Inside
@@ -67,17 +84,18 @@ type worker struct {
 	clear      counting
 }
 
-func newWorker(t testing.TB) *worker {
-	w := new(worker)
+func newHandDriven(t testing.TB) *handDriven {
+	w := new(handDriven)
 	w.Engine = New(Config{SAD: sad.New(), SPD: spd.New(), Now: func() int64 { return 1 }})
 	w.control = control.New(control.Config{SAD: w.SAD, SPD: w.SPD, NATTPort: 4500})
-	w.in = w.NewInside(nil, Wires{Raw4: countingWire{to: &w.wire}, Bypass4: countingWire{to: &w.clear}})
+	wire := countingWire{to: &w.wire}
+	w.in = w.NewInside(nil, Wires{Raw4: wire, UDP4: wire, UDPPort: 4500, Bypass4: countingWire{to: &w.clear}})
 	w.out = w.NewOutside(nil, countingHost{to: &w.host})
 	w.load(t, workerScript)
 	return w
 }
 
-func (w *worker) load(t testing.TB, script string) {
+func (w *handDriven) load(t testing.TB, script string) {
 	t.Helper()
 	if err := w.control.Load("test", []byte(script)); err != nil {
 		t.Fatal(err)
@@ -99,7 +117,7 @@ func datagramFrom(third byte, n int) []byte {
 // in either direction.
 func TestCachesFollowChanges(t *testing.T) {
 	const suite = " -m tunnel -u 1 -r 32 -E aes-gcm-16 0x6b87c452e0602b13e1925c2962e635ad7b9d3f7b;"
-	w := newWorker(t)
+	w := newHandDriven(t)
 	for _, step := range []struct {
 		name, script            string
 		sealed, inClear, opened int
@@ -131,7 +149,7 @@ func TestCachesFollowChanges(t *testing.T) {
 // A worker that still holds an SA which was replaced goes on with the new one,
 // and the numbers go on with it.
 func TestSuccessor(t *testing.T) {
-	w := newWorker(t)
+	w := newHandDriven(t)
 	b := lone(datagramFrom(1, 100))
 	w.in.handle(&b)
 	old := w.in.cache.outbound(w.Engine, &b.H.Flow)
@@ -148,17 +166,56 @@ func TestSuccessor(t *testing.T) {
 	}
 }
 
-// A packet allocates nothing on its way, by either suite.
+// A read of trains has more datagrams in transport mode than there is room for at
+// once, of two flows in turn, so that none is joined to the one before.
+func TestTransportTrains(t *testing.T) {
+	w := newHandDriven(t)
+	w.load(t, `add 192.0.2.1[4500] 192.0.2.2[4500] esp-udp 0x1003 -m transport -r 512 -E aes-gcm-16 0x7b87c452e0602b13e1925c2962e635ad7b9d3f7b;
+		spdadd 192.0.2.1 192.0.2.2 any -P out ipsec esp/transport//require;`)
+	w.in.wires.udp4, w.in.wires.port = countingWire{to: &w.wire}, 4500
+	bursts := make([]packet.Burst, 4)
+	sent := 0
+	for i := range bursts {
+		bursts[i].Seg = packet.UDP
+		for range 64 {
+			p := datagramFrom(0, 20+sent%2)
+			copy(p[12:20], []byte{192, 0, 2, 1, 192, 0, 2, 2})
+			p[packet.IPv4HeaderLen] = byte(sent % 2) // the source port
+			packet.SetNext(p, 9, packet.ProtoUDP)
+			b := lone(p)
+			w.in.handle(&b)
+			bursts[i].Head = bytes.Clone(w.wire.last[:28])
+			bursts[i].Segs = append(bursts[i].Segs, bytes.Clone(w.wire.last[28:w.wire.len]))
+			sent++
+		}
+	}
+	w.out.handle(bursts)
+	if w.host.n != sent || total(w) != 0 {
+		t.Errorf("%d of %d came out, %d dropped", w.host.n, sent, total(w))
+	}
+}
+
+// arrived is a sealed packet as its socket delivers it, in b, whose slices are
+// used again.
+func arrived(b *packet.Burst, p []byte, udp bool) {
+	b.Seg, b.Head, b.Segs = packet.Lone, p, b.Segs[:0]
+	if udp {
+		const front = packet.IPv4HeaderLen + packet.UDPHeaderLen
+		b.Seg, b.Head, b.Segs = packet.UDP, p[:front:front], append(b.Segs, p[front:])
+	}
+}
+
+// A packet allocates nothing on its way, by any suite and mode.
 func TestNoAllocs(t *testing.T) {
-	w := newWorker(t)
-	for third, suite := range map[byte]string{1: "gcm", 2: "cbc"} {
+	w := newHandDriven(t)
+	for third, suite := range suites {
 		plain := datagramFrom(third, 1000)
 		buf := make([]byte, 2048)
 		in := lone(plain)
 		bursts := make([]packet.Burst, 1)
 		n := testing.AllocsPerRun(200, func() {
 			w.in.handle(&in)
-			bursts[0].Head = buf[:copy(buf, w.wire.last[:w.wire.len])]
+			arrived(&bursts[0], buf[:copy(buf, w.wire.last[:w.wire.len])], third >= encapsulated)
 			w.out.handle(bursts)
 		})
 		if n != 0 {
@@ -176,30 +233,27 @@ func TestNoAllocs(t *testing.T) {
 // FuzzOutside throws anything at the inbound path of an engine with live SAs:
 // it does not panic, and each packet comes through or is counted once.
 func FuzzOutside(f *testing.F) {
-	w := newWorker(f)
-	for third := byte(1); third < 3; third++ {
+	w := newHandDriven(f)
+	for third := range suites {
 		b := lone(datagramFrom(third, 64))
 		w.in.handle(&b)
-		f.Add(bytes.Clone(w.wire.last[:w.wire.len]), false)
-		f.Add(bytes.Clone(w.wire.last[packet.IPv4HeaderLen:w.wire.len]), true)
+		f.Add(bytes.Clone(w.wire.last[:w.wire.len]), third >= encapsulated)
 	}
 	f.Fuzz(func(t *testing.T, p []byte, udp bool) {
-		w := newWorker(t)
-		in := lone(bytes.Clone(p))
-		if udp {
-			h := packet.IPv4{TTL: 1, Proto: packet.ProtoUDP, Dst: packet.AddrFrom4([]byte{192, 0, 2, 2})}
-			head := make([]byte, packet.IPv4HeaderLen+packet.UDPHeaderLen)
-			h.Put(head, len(head)+len(p))
-			in = packet.Burst{Seg: packet.UDP, Head: head, Segs: [][]byte{bytes.Clone(p)}}
+		if udp && len(p) <= packet.IPv4HeaderLen+packet.UDPHeaderLen {
+			return // no socket delivers that
 		}
-		w.out.handle([]packet.Burst{in})
+		w := newHandDriven(t)
+		var b packet.Burst
+		arrived(&b, bytes.Clone(p), udp)
+		w.out.handle([]packet.Burst{b})
 		if dropped := total(w); w.host.n+dropped != 1 {
 			t.Fatalf("%d through, %d dropped, of one packet", w.host.n, dropped)
 		}
 	})
 }
 
-func total(w *worker) (n int) {
+func total(w *handDriven) (n int) {
 	for _, c := range w.Drops.All() {
 		n += int(c)
 	}
@@ -207,23 +261,24 @@ func total(w *worker) (n int) {
 }
 
 func BenchmarkSealOpen(b *testing.B) {
-	w := newWorker(b)
-	for _, c := range []struct {
-		name  string
-		third byte
-		n     int
-	}{{"gcm/64", 1, 36}, {"gcm/1400", 1, 1372}, {"cbc/64", 2, 36}, {"cbc/1400", 2, 1372}} {
-		b.Run(c.name, func(b *testing.B) {
-			in := lone(datagramFrom(c.third, c.n))
-			buf := make([]byte, 2048)
-			bursts := make([]packet.Burst, 1)
-			b.SetBytes(int64(len(in.Head)))
-			b.ReportAllocs()
-			for b.Loop() {
-				w.in.handle(&in)
-				bursts[0].Head = buf[:copy(buf, w.wire.last[:w.wire.len])]
-				w.out.handle(bursts)
+	w := newHandDriven(b)
+	for third := range byte(len(suites) + 1) {
+		for _, n := range []int{64, 1400} {
+			if suites[third] == "" {
+				continue
 			}
-		})
+			b.Run(fmt.Sprintf("%s/%d", suites[third], n), func(b *testing.B) {
+				in := lone(datagramFrom(third, n-28))
+				buf := make([]byte, 2048)
+				bursts := make([]packet.Burst, 1)
+				b.SetBytes(int64(len(in.Head)))
+				b.ReportAllocs()
+				for b.Loop() {
+					w.in.handle(&in)
+					arrived(&bursts[0], buf[:copy(buf, w.wire.last[:w.wire.len])], third >= encapsulated)
+					w.out.handle(bursts)
+				}
+			})
+		}
 	}
 }

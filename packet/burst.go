@@ -96,8 +96,8 @@ func (b *Burst) upperLen() int {
 // of length to.
 func lengthSum(from, to int) uint64 {
 	var b [8]byte
-	binary.BigEndian.PutUint16(b[:], ^uint16(from))
-	binary.BigEndian.PutUint16(b[2:], uint16(to))
+	binary.BigEndian.PutUint32(b[:], ^uint32(from))
+	binary.BigEndian.PutUint32(b[4:], uint32(to))
 	return Sum(b[:], 0)
 }
 

@@ -24,6 +24,7 @@ const (
 	SeqExhausted  // RFC 4303 3.3.3: the sequence number would wrap
 	TooBig        // longer than the path, or a datagram, can carry
 	Fragment      // RFC 4303 3.3.4: transport mode protects whole packets alone
+	Options       // IP options or extension headers, which sockets for ESP in UDP do not send
 	NoLink        // no socket for this family or encapsulation
 	NotUnicast    // to pass as it is, but bound for one link: multicast, broadcast, link-local
 	TTLExceeded   // passed as it is, its TTL ran out: most likely a routing loop
@@ -59,6 +60,7 @@ var drops = [NumDrops]struct{ name, help string }{
 	SeqExhausted:  {"seq-exhausted", "the SA has used all its sequence numbers; it needs a new key"},
 	TooBig:        {"too-big", "the packet is longer than the path or a datagram can carry"},
 	Fragment:      {"fragment", "transport mode protects whole packets, and this one is a fragment; is it larger than the TUN's MTU?"},
+	Options:       {"options", "in transport mode UDP encapsulation takes no packets with IP options or IPv6 extension headers"},
 	NoLink:        {"no-link", "there is no socket for this family or encapsulation port"},
 	NotUnicast:    {"not-unicast", "no policy protects the packet, and multicast, broadcast and link-local ones stay on their link"},
 	TTLExceeded:   {"ttl-exceeded", "a packet that no policy protects ran out of TTL; does its route lead into the TUN?"},

@@ -194,6 +194,26 @@ func TestLayouts(t *testing.T) {
 			},
 		},
 		{
+			"update to null, which has a key of no bits, with ESN",
+			pack(t, cMsg{Version: 2, Type: 2, SAType: 3},
+				cSA{cExt{2, 1}, [4]byte{0, 0, 0x10, 0x01}, 4, 1, 3, 11, 0x600},
+				cKey{cExt{4, 8}, 160, 0}, key, [4]byte{},
+				cKey{cExt: cExt{1, 9}},
+			),
+			pfkey.Message{
+				Type: pfkey.UPDATE, SAType: pfkey.SATypeESP,
+				SA: &pfkey.SA{SPI: 0x1001, Replay: 4, State: pfkey.StateMature, Auth: 3, Enc: 11,
+					Flags: pfkey.FlagESN | pfkey.FlagPadZero},
+				AuthKey: &pfkey.Key{Bits: 160, Data: key},
+				EncKey:  &pfkey.Key{Data: []byte{}},
+			},
+		},
+		{
+			"a policy by its ID",
+			pack(t, cMsg{Version: 2, Type: 16}, cPolicy{cExt: cExt{2, 18}, Scope: 1, ID: 77}),
+			pfkey.Message{Type: pfkey.SPDGET, Policy: &pfkey.Policy{ID: 77}},
+		},
+		{
 			"algorithms and a text",
 			pack(t, cMsg{Version: 2, Type: 7, SAType: 3},
 				cSupported{cExt: cExt{2, 14}}, cAlg{ID: 5, MinBits: 256, MaxBits: 256},

@@ -31,8 +31,11 @@ const TypeNATT uint8 = 2
 
 // SA flags (sadb_sa_flags).
 const (
-	FlagCycSeq uint32 = 0x040
-	FlagESN    uint32 = 0x400
+	FlagCycSeq    uint32 = 0x040
+	FlagPadRandom uint32 = 0x100
+	FlagPadZero   uint32 = 0x200
+	FlagPad       uint32 = 0x300 // what padding is filled with; 0 is 1, 2, 3 and on
+	FlagESN       uint32 = 0x400
 )
 
 // Modes of SAs and requests.
@@ -65,8 +68,8 @@ const (
 
 var typeNames = map[uint8]string{
 	GETSPI: "GETSPI", UPDATE: "UPDATE", ADD: "ADD", DELETE: "DELETE", GET: "GET", ACQUIRE: "ACQUIRE",
-	REGISTER: "REGISTER", EXPIRE: "EXPIRE", FLUSH: "FLUSH", DUMP: "DUMP", SPDADD: "SPDADD",
-	SPDDELETE: "SPDDELETE", SPDDUMP: "SPDDUMP", SPDFLUSH: "SPDFLUSH", BEGIN: "BEGIN", COMMIT: "COMMIT", ABORT: "ABORT",
+	REGISTER: "REGISTER", EXPIRE: "EXPIRE", FLUSH: "FLUSH", DUMP: "DUMP", SPDUPDATE: "SPDUPDATE",
+	SPDADD: "SPDADD", SPDDELETE: "SPDDELETE", SPDGET: "SPDGET", SPDDUMP: "SPDDUMP", SPDFLUSH: "SPDFLUSH", BEGIN: "BEGIN", COMMIT: "COMMIT", ABORT: "ABORT",
 }
 
 // TypeName names a message type for people; one it does not know it shows as

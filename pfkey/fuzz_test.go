@@ -19,6 +19,11 @@ func FuzzDecode(f *testing.F) {
 			Src: v4, Dst: v4, EncKey: &pfkey.Key{Bits: 128, Data: make([]byte, 16)}, NATT: &pfkey.NATT{Type: 2, SrcPort: 4500}},
 		{Type: pfkey.SPDADD, Src: v6, Dst: v6, Policy: &pfkey.Policy{Type: 2, Dir: 1, Requests: []pfkey.Request{
 			{Proto: 50, Mode: 1}, {Proto: 50, Mode: 2, Src: v4.Addr, Dst: v4.Addr}}}},
+		{Type: pfkey.UPDATE, SAType: pfkey.SATypeESP, SA: &pfkey.SA{SPI: 4096, Enc: 11, Auth: 3, Flags: pfkey.FlagESN | pfkey.FlagPadZero},
+			SA2: &pfkey.SA2{Mode: 1}, Src: v4, Dst: v4, EncKey: &pfkey.Key{Data: []byte{}}, AuthKey: &pfkey.Key{Bits: 160, Data: make([]byte, 20)}},
+		{Type: pfkey.SPDUPDATE, Src: v4, Dst: v4, Policy: &pfkey.Policy{Type: 2, Dir: 2, Requests: []pfkey.Request{
+			{Proto: 50, Mode: 2, Level: 3, Reqid: 16384, Src: v6.Addr, Dst: v6.Addr}}}},
+		{Type: pfkey.SPDGET, Policy: &pfkey.Policy{ID: 7}},
 		{Type: pfkey.REGISTER, SupEnc: []pfkey.SupportedAlg{{ID: 12}}, Text: "text"},
 	} {
 		b, err := m.Append(nil)

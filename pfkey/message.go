@@ -36,8 +36,10 @@ const (
 	EXPIRE    uint8 = 8
 	FLUSH     uint8 = 9
 	DUMP      uint8 = 10
+	SPDUPDATE uint8 = 13
 	SPDADD    uint8 = 14
 	SPDDELETE uint8 = 15
+	SPDGET    uint8 = 16 // by Policy.ID
 	SPDDUMP   uint8 = 18
 	SPDFLUSH  uint8 = 19
 
@@ -101,7 +103,7 @@ type SA struct {
 	State  uint8
 	Auth   uint8
 	Enc    uint8
-	Flags  uint32
+	Flags  uint32 // FlagCycSeq and on
 }
 
 // SA2 is sadb_x_sa2.

@@ -15,14 +15,23 @@ import (
 // wall clock in nanoseconds, so that it is ahead of all that an earlier run
 // could have sent; bit 63 is the SA's direction.
 type ivCounter struct {
-	next atomic.Uint64
-	used int  // [m] SAs that have it, DB.mu
-	sent bool // [m] something was sealed under the key
+	next atomic.Uint64 // [a]
+	used int32         // [m] SAs that have it
+	sent bool          // [m] something was sealed under the key
 }
 
 const ivMask = 1<<63 - 1
 
 func (c *ivCounter) take(n uint64) uint64 { return (c.next.Add(n) - n) & ivMask }
+
+// takeIV returns the first of n IVs of the SA's key.
+func (sa *SA) takeIV(n uint64) uint64 {
+	iv := sa.iv.take(n)
+	if sa.fromHigh {
+		iv |= ivMask + 1
+	}
+	return iv
+}
 
 // raise moves the counter on to at least n.
 func (c *ivCounter) raise(n uint64) {
@@ -34,8 +43,9 @@ func (c *ivCounter) raise(n uint64) {
 	}
 }
 
-// fingerprint stands for a secret without showing it.
-type fingerprint [16]byte
+// fingerprint stands for a secret without showing it. Should two ever have the
+// same, they share a counter or a number to start behind, which is safe.
+type fingerprint [8]byte
 
 // memory is what is remembered of keys beyond the life of an SA. All of it is
 // guarded by DB.mu.
@@ -66,19 +76,25 @@ func (m *memory) fingerprint(parts ...[]byte) (f fingerprint) {
 	return f
 }
 
-func (m *memory) keyOf(s *Spec) fingerprint {
-	return m.fingerprint([]byte{s.Enc}, s.EncKey)
+func (m *memory) keyOf(sa *SA) fingerprint {
+	enc, _ := sa.split()
+	return m.fingerprint([]byte{sa.spec.Enc}, enc)
 }
 
 func (m *memory) seqOf(sa *SA) fingerprint {
 	s := &sa.spec
-	return m.fingerprint([]byte{s.Proto, s.Enc, s.Auth}, s.EncKey, s.AuthKey,
+	esn := byte(0)
+	if s.ESN {
+		esn = 1
+	}
+	enc, auth := sa.split()
+	return m.fingerprint([]byte{s.Proto, s.Enc, s.Auth, esn}, enc, auth,
 		binary.BigEndian.AppendUint32(nil, s.SPI), sa.Src[:], sa.Dst[:])
 }
 
 // attach gives a new SA its counters; now is in nanoseconds.
 func (m *memory) attach(sa *SA, now uint64) {
-	f := m.keyOf(&sa.spec)
+	f := m.keyOf(sa)
 	c := m.ivs[f]
 	if c == nil {
 		c = new(ivCounter)
@@ -89,7 +105,7 @@ func (m *memory) attach(sa *SA, now uint64) {
 	sa.iv = c
 	f = m.seqOf(sa)
 	// From the last quarter on, a reload is taken as the wish to begin anew.
-	if seq := m.seqs[f]; seq < maxSeq/4*3 {
+	if seq := m.seqs[f]; seq < sa.lastSeq()/4*3 && seq > sa.seq.Load() {
 		sa.seq.Store(seq)
 	}
 	delete(m.seqs, f)
@@ -105,6 +121,6 @@ func (m *memory) detach(sa *SA) {
 		sa.iv.sent = true
 	}
 	if sa.iv.used == 0 && !sa.iv.sent {
-		delete(m.ivs, m.keyOf(&sa.spec))
+		delete(m.ivs, m.keyOf(sa))
 	}
 }

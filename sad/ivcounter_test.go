@@ -29,7 +29,8 @@ type ledger map[string]map[uint64]bool
 func (l ledger) seal(t fataler, sa *SA, n int) Grant {
 	t.Helper()
 	g := sa.Reserve(n)
-	key := string(sa.spec.Enc) + string(sa.spec.EncKey)
+	enc, _ := sa.split()
+	key := string(rune(sa.spec.Enc)) + string(enc)
 	if l[key] == nil {
 		l[key] = map[uint64]bool{}
 	}
@@ -74,6 +75,16 @@ func TestIVsAreUnique(t *testing.T) {
 				for sa := range db.All() {
 					if rapid.Bool().Draw(t, "it") {
 						del(t, db, sa)
+					}
+				}
+			},
+			"replace": func(t *rapid.T) {
+				for sa := range db.All() {
+					if rapid.Bool().Draw(t, "it") {
+						s := *sa.Spec()
+						s.EncKey, _ = sa.Keys()
+						s.ESN = rapid.Bool().Draw(t, "esn")
+						db.Replace(newSA(t, s))
 					}
 				}
 			},
@@ -136,10 +147,35 @@ func TestSequenceContinues(t *testing.T) {
 			if again.Seq != tt.want {
 				t.Errorf("goes on at %d, want %d", again.Seq, tt.want)
 			}
-			if bytes.Equal(s.EncKey, sa.spec.EncKey) && again.IV&ivMask != before.IV+1 {
+			if bytes.Equal(s.EncKey, spec(256, 1, 2).EncKey) && again.IV&ivMask != before.IV+1 {
 				t.Errorf("IV %#x after %#x", again.IV, before.IV)
 			}
 		})
+	}
+}
+
+// With ESN the space that a quarter is of is larger; and with and without are two
+// SAs.
+func TestSequenceContinuesESN(t *testing.T) {
+	quarter := uint64(maxESN / 4 * 3)
+	for _, tt := range []struct {
+		at   uint64
+		esn  bool
+		want uint64
+	}{{1 << 40, true, 1<<40 + 1}, {1 << 40, false, 1}, {10, false, 1}, {quarter - 1, true, quarter}, {quarter, true, 1}} {
+		db, _ := newAt(1 << 60)
+		s := spec(256, 1, 2)
+		s.ESN = true
+		sa := newSA(t, s)
+		sa.Resume(tt.at, 0)
+		if err := db.Add(sa); err != nil {
+			t.Fatal(err)
+		}
+		del(t, db, sa)
+		s.ESN = tt.esn
+		if got := added(t, db, s).Reserve(1).Seq; got != tt.want {
+			t.Errorf("%#x, then ESN %v: goes on at %#x, want %#x", tt.at, tt.esn, got, tt.want)
+		}
 	}
 }
 
@@ -222,7 +258,7 @@ func TestMemory(t *testing.T) {
 		if bytes.Contains(s.EncKey, f[:4]) {
 			t.Error("the fingerprint shows the key")
 		}
-		if f == New().memory.keyOf(&s) {
+		if f == New().memory.keyOf(newSA(t, s)) {
 			t.Error("the fingerprint is the same in another process")
 		}
 	}

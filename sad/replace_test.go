@@ -1,8 +1,10 @@
 package sad
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -60,4 +62,41 @@ func TestReplaceUnderReserve(t *testing.T) {
 	if db.Len() != 1 || len(seqs) != workers*bursts*7 {
 		t.Errorf("%d SAs, %d numbers", db.Len(), len(seqs))
 	}
+}
+
+// While SAs of one pair are replaced, one of each reqid and SPI is to be found all
+// the time, and none that was not asked for.
+func TestReplaceWithinPair(t *testing.T) {
+	db := New()
+	fresh := func(i uint32) *SA {
+		s := spec(256+i, 1, 2)
+		s.Reqid = 1 + i
+		return newSA(t, s)
+	}
+	const n = 5
+	for i := range uint32(n) {
+		db.Replace(fresh(i))
+	}
+	src, dst := fresh(0).Src, fresh(0).Dst
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			for i := uint32(0); !stop.Load(); i = (i + 1) % n {
+				if sa := db.Outbound(ProtoESP, ModeTunnel, 1+i, &src, &dst); sa == nil || sa.spec.Reqid != 1+i {
+					t.Errorf("reqid %d: %v", 1+i, sa)
+					return
+				}
+				if sa := db.Lookup(256+i, ProtoESP, &dst); sa == nil || sa.spec.SPI != 256+i {
+					t.Errorf("SPI %d: %v", 256+i, sa)
+					return
+				}
+			}
+		})
+	}
+	for range 20000 {
+		db.Replace(fresh(rand.Uint32N(n)))
+	}
+	stop.Store(true)
+	wg.Wait()
 }

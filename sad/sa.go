@@ -3,30 +3,25 @@ package sad
 import (
 	"errors"
 	"fmt"
-	"math"
+	"sync"
 	"sync/atomic"
 
 	"ipsecd/crypto"
+	"ipsecd/packet"
 	"ipsecd/sad/replay"
 )
 
-// ErrSpec is wrapped by what NewSA refuses for other reasons than its
+// ErrSpec is wrapped by what NewSA and SetEncap refuse for other reasons than
 // algorithms.
 var ErrSpec = errors.New("invalid SA")
 
-// maxSeq is the last sequence number without ESN (RFC 4303 3.3.3).
-const maxSeq = math.MaxUint32
-
-// retiredBit in SA.seq stops Reserve for good. It shares the word with the
-// number, so that who deletes an SA learns the last number ever granted.
-const retiredBit = 1 << 63
-
-// SA is one security association: what was said of it, ready to use.
+// SA is one security association: what was said of it, ready to use. There may
+// be a million of them that rest: a test holds their size down.
 //
-// Locks: [I] immutable once NewSA returned, [A] set by DB.Add before the SA is
-// published, [a] atomic.
+// Locks: [I] immutable once NewSA returned, [A] set before DB.Add published the
+// SA, [a] atomic, [k] SA.keyMu, [m] DB.mu.
 type SA struct {
-	spec  Spec          // [I]
+	spec  Spec          // [I] without keys
 	Suite *crypto.Suite // [I]
 
 	// Src and Dst are the addresses as 16 octets, IPv4 mapped.
@@ -34,14 +29,24 @@ type SA struct {
 
 	Window replay.Window // [a] of received sequence numbers
 
-	seq   atomic.Uint64 // [a] last sequence number sent, and retiredBit
-	iv    *ivCounter    // [A] of the key, shared by all SAs that have it
-	ivDir uint64        // [I] bit 63 of every IV
+	seq atomic.Uint64 // [a] last sequence number sent, and retiredBit
+	iv  *ivCounter    // [A] of the key, shared by all SAs that have it
 
 	packets, bytes atomic.Uint64 // [a]
 	first, last    atomic.Int64  // [a] use, Unix seconds; 0 never
 
-	prev, next *SA // [m] insertion order, DB.mu
+	drops atomic.Pointer[packet.Counters] // [a] nil until the first
+
+	older      atomic.Pointer[SA] // [a] of the same pair; see pair.go
+	newer      *SA                // [m]
+	prev, next *SA                // [m] insertion order
+
+	keyMu sync.Mutex
+	keys  []byte // [k] encryption, then authentication; nil once wiped. The Suite has the same octets.
+
+	encap    atomic.Uint32 // [a] source port, destination port
+	encLen   uint16        // [I] octets of keys that encrypt
+	fromHigh bool          // [I] Src is above Dst: bit 63 of every IV
 }
 
 // Usage is what an SA has done so far.
@@ -56,34 +61,40 @@ type Usage struct {
 // NewSA makes an SA from spec. It refuses what the algorithms and RFC 4303 do
 // not allow, with an error that says what would be right and shows no key.
 func NewSA(spec Spec) (*SA, error) {
-	s := spec.clone()
-	s.Src, s.Dst = s.Src.Unmap(), s.Dst.Unmap()
-	switch {
-	case s.Proto != ProtoESP:
-		return nil, fmt.Errorf("%w: protocol %d; 50 (ESP) is the one supported", ErrSpec, s.Proto)
-	case s.SPI < 256:
-		return nil, fmt.Errorf("%w: SPI %d is reserved; 256 to 4294967295 are free to use", ErrSpec, s.SPI)
-	case !s.Src.IsValid() || !s.Dst.IsValid() || s.Src.Is4() != s.Dst.Is4():
-		return nil, fmt.Errorf("%w: source and destination must be addresses of one family", ErrSpec)
-	case s.Encap != (Encap{}) && (s.Encap.SrcPort == 0 || s.Encap.DstPort == 0):
-		return nil, fmt.Errorf("%w: UDP encapsulation needs both ports", ErrSpec)
-	}
-	suite, err := crypto.NewSuite(s.Enc, s.EncKey, s.Auth, s.AuthKey)
-	if err != nil {
+	spec.Src, spec.Dst = spec.Src.Unmap(), spec.Dst.Unmap()
+	if err := spec.check(); err != nil {
 		return nil, err
 	}
-	sa := &SA{spec: s, Suite: suite, Src: s.Src.As16(), Dst: s.Dst.As16()}
-	if err := sa.Window.Init(s.Replay); err != nil {
+	sa := &SA{Src: spec.Src.As16(), Dst: spec.Dst.As16(), fromHigh: spec.Src.Compare(spec.Dst) > 0}
+	if err := sa.Window.Init(spec.Replay); err != nil {
 		return nil, err
 	}
-	if s.Src.Compare(s.Dst) > 0 {
-		sa.ivDir = 1 << 63
+	if err := sa.setKeys(&spec); err != nil {
+		return nil, err
 	}
+	sa.encap.Store(spec.Encap.word())
+	spec.EncKey, spec.AuthKey = nil, nil
+	sa.spec = spec
 	return sa, nil
 }
 
-// Spec returns what the SA was made from. It is not to be changed; the keys
-// are in it.
+// check refuses what has nothing to do with algorithms.
+func (s *Spec) check() error {
+	switch {
+	case s.Proto != ProtoESP:
+		return fmt.Errorf("%w: protocol %d; 50 (ESP) is the one supported", ErrSpec, s.Proto)
+	case s.SPI < 256:
+		return fmt.Errorf("%w: SPI %d is reserved; 256 to 4294967295 are free to use", ErrSpec, s.SPI)
+	case !s.Src.IsValid() || !s.Dst.IsValid() || s.Src.Is4() != s.Dst.Is4():
+		return fmt.Errorf("%w: source and destination must be addresses of one family", ErrSpec)
+	case s.Encap != (Encap{}):
+		return s.Encap.check()
+	}
+	return nil
+}
+
+// Spec returns what the SA was made from, without the keys. It is not to be
+// changed.
 func (sa *SA) Spec() *Spec { return &sa.spec }
 
 // Usage returns the counters. They are read one by one, not at one instant.
@@ -97,37 +108,6 @@ func (sa *SA) Usage() Usage {
 	}
 }
 
-// Grant is a run of sequence numbers and the IV counters that go with them,
-// for N packets: Seq, Seq+1, ... and IV, IV+1, ...
-type Grant struct {
-	Seq uint64
-	IV  uint64
-	N   int
-}
-
-// Reserve grants sequence numbers and IVs for up to n packets. The grant may
-// be smaller, and is empty once the SA is Retired or the numbers are used up:
-// then it needs another key. What is granted is never granted again. Only for an
-// SA that a DB took.
-func (sa *SA) Reserve(n int) Grant {
-	for {
-		last := sa.seq.Load()
-		if n <= 0 || last >= maxSeq {
-			return Grant{}
-		}
-		m := min(uint64(n), maxSeq-last)
-		if sa.seq.CompareAndSwap(last, last+m) {
-			return Grant{Seq: last + 1, IV: sa.ivDir | sa.iv.take(m), N: int(m)}
-		}
-	}
-}
-
-// Retired reports whether the SA was deleted or replaced.
-func (sa *SA) Retired() bool { return sa.seq.Load()&retiredBit != 0 }
-
-// retire stops Reserve and returns the last number granted.
-func (sa *SA) retire() uint64 { return sa.seq.Or(retiredBit) &^ retiredBit }
-
 // Count adds a burst to the counters; now is in Unix seconds.
 func (sa *SA) Count(packets, octets int, now int64) {
 	sa.packets.Add(uint64(packets))
@@ -137,3 +117,17 @@ func (sa *SA) Count(packets, octets int, now int64) {
 		sa.first.CompareAndSwap(0, now)
 	}
 }
+
+// Drop counts n packets of the SA that went no further. The first allocates.
+func (sa *SA) Drop(d packet.Drop, n int) {
+	if d == packet.Kept || n <= 0 {
+		return
+	}
+	if sa.drops.Load() == nil {
+		sa.drops.CompareAndSwap(nil, new(packet.Counters))
+	}
+	sa.drops.Load().Add(d, n)
+}
+
+// Drops returns the SA's drops by reason, nil when there were none.
+func (sa *SA) Drops() *packet.Counters { return sa.drops.Load() }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"math"
 	"net/netip"
-	"slices"
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"ipsecd/crypto"
 	"ipsecd/crypto/alg"
+	"ipsecd/packet"
 	"ipsecd/sad/replay"
 )
 
@@ -58,6 +60,12 @@ func TestNewSATakes(t *testing.T) {
 		"no window":   func(s *Spec) { s.Replay = 0 },
 		"widest":      func(s *Spec) { s.Replay = replay.MaxSize },
 		"encap":       func(s *Spec) { s.Encap = Encap{4500, 4500} },
+		"ESN":         func(s *Spec) { s.ESN = true },
+		"padding":     func(s *Spec) { s.Pad = PadZero },
+		"lifetimes":   func(s *Spec) { s.Hard, s.Soft = &Lifetime{Bytes: 9}, &Lifetime{Bytes: 8} },
+		"null cipher": func(s *Spec) {
+			s.Enc, s.EncKey, s.Auth, s.AuthKey = alg.NullEnc, nil, alg.HMACSHA2_256, make([]byte, 32)
+		},
 		"IPv6": func(s *Spec) {
 			s.Src, s.Dst = netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
 		},
@@ -75,17 +83,36 @@ func TestNewSATakes(t *testing.T) {
 		if sa.Window.Size() != s.Replay || sa.Src != s.Src.As16() || sa.Dst != s.Dst.As16() || sa.Usage() != (Usage{}) {
 			t.Errorf("%s: %+v", name, sa.Usage())
 		}
+		want := s
+		want.EncKey, want.AuthKey = nil, nil
+		if diff := cmp.Diff(&want, sa.Spec(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+			t.Errorf("%s: Spec differs (-want +got):\n%s", name, diff)
+		}
 	}
 }
 
-// The SA keeps its own copy of the keys.
-func TestNewSACopiesKeys(t *testing.T) {
+// The SA keeps its own copy of the keys, which is not in its Spec, and hands out
+// copies.
+func TestKeysAreCopied(t *testing.T) {
 	s := spec(256, 1, 2)
+	s.Enc, s.EncKey, s.Auth, s.AuthKey = alg.AESCBC, s.EncKey[:16], alg.HMACSHA2_256, bytes.Repeat([]byte{7}, 32)
 	sa := newSA(t, s)
-	want := bytes.Clone(s.EncKey)
+	enc, auth := bytes.Clone(s.EncKey), bytes.Clone(s.AuthKey)
 	clear(s.EncKey)
-	if !bytes.Equal(sa.Spec().EncKey, want) {
-		t.Error("the key changed with the caller's")
+	clear(s.AuthKey)
+	for range 2 {
+		e, a := sa.Keys()
+		if !bytes.Equal(e, enc) || !bytes.Equal(a, auth) {
+			t.Fatal("the keys changed with a copy")
+		}
+		clear(e)
+		clear(a)
+	}
+	if sa.Spec().EncKey != nil || sa.Spec().AuthKey != nil {
+		t.Error("the keys are in the Spec")
+	}
+	if enc, auth := newSA(t, spec(256, 1, 2)).Keys(); len(enc) != 20 || auth != nil {
+		t.Errorf("%d octets and %v of a cipher that authenticates by itself", len(enc), auth)
 	}
 }
 
@@ -99,78 +126,6 @@ func added(t fataler, db *DB, s Spec) *SA {
 	return sa
 }
 
-// RFC 4303 3.3.3: numbers begin at 1 and end at 2^32-1.
-func TestReserve(t *testing.T) {
-	sa := added(t, New(), spec(256, 1, 2))
-	first := sa.Reserve(5)
-	second := sa.Reserve(1)
-	if first.Seq != 1 || first.N != 5 || second.Seq != 6 || second.N != 1 || second.IV != first.IV+5 {
-		t.Errorf("got %+v, then %+v", first, second)
-	}
-	if g := sa.Reserve(0); g != (Grant{}) {
-		t.Errorf("none asked for: %+v", g)
-	}
-	sa.seq.Store(maxSeq - 3)
-	if g := sa.Reserve(2); g.Seq != maxSeq-2 || g.N != 2 {
-		t.Errorf("near the end: %+v", g)
-	}
-	if g := sa.Reserve(64); g.Seq != math.MaxUint32 || g.N != 1 {
-		t.Errorf("across the end: %+v", g)
-	}
-	for range 3 {
-		if g := sa.Reserve(64); g != (Grant{}) {
-			t.Errorf("behind the end: %+v", g)
-		}
-	}
-	if u := sa.Usage(); u.Seq != math.MaxUint32 {
-		t.Errorf("used up to %d", u.Seq)
-	}
-}
-
-// Grants of several goroutines never overlap, in numbers or IVs, and are all
-// numbers up to the last.
-func TestReserveConcurrently(t *testing.T) {
-	sa := added(t, New(), spec(256, 1, 2))
-	const begin = maxSeq - 2000000
-	sa.seq.Store(begin)
-	var mu sync.Mutex
-	var grants []Grant
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			var own []Grant
-			for n := 1; ; n = n%7 + 1 {
-				g := sa.Reserve(n)
-				if g.N == 0 {
-					break
-				}
-				own = append(own, g)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			grants = append(grants, own...)
-		})
-	}
-	wg.Wait()
-	slices.SortFunc(grants, func(a, b Grant) int { return int(int64(a.Seq) - int64(b.Seq)) })
-	next := uint64(begin + 1)
-	for _, g := range grants {
-		if g.Seq != next {
-			t.Fatalf("number %d is granted after %d", g.Seq, next-1)
-		}
-		next += uint64(g.N)
-	}
-	if next != math.MaxUint32+1 {
-		t.Errorf("ends at %d", next-1)
-	}
-	slices.SortFunc(grants, func(a, b Grant) int { return int(int64(a.IV) - int64(b.IV)) })
-	for i, g := range grants[1:] {
-		if g.IV < grants[i].IV+uint64(grants[i].N) {
-			t.Fatalf("IV %d is granted twice", g.IV)
-		}
-	}
-}
-
 func TestCountAndUsage(t *testing.T) {
 	sa := added(t, New(), spec(256, 1, 2))
 	sa.Count(3, 300, 1000)
@@ -180,5 +135,34 @@ func TestCountAndUsage(t *testing.T) {
 	want := Usage{Seq: 77, Packets: 5, Bytes: 400, FirstUse: 1000, LastUse: 1005}
 	if got := sa.Usage(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// What an SA dropped is counted under it; one that dropped nothing has no
+// counters.
+func TestDrops(t *testing.T) {
+	sa := newSA(t, spec(256, 1, 2))
+	sa.Drop(packet.Kept, 3)
+	sa.Drop(packet.Replayed, 0)
+	if sa.Drops() != nil {
+		t.Error("counters for nothing")
+	}
+	// The first drops of two workers at once: the one behind catches up with the
+	// one that allocates, again and again.
+	sas := make([]SA, 20000)
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for i := range sas {
+				sas[i].Drop(packet.Replayed, 2)
+				sas[i].Drop(packet.BadICV, 1)
+			}
+		})
+	}
+	wg.Wait()
+	for i := range sas {
+		if d := sas[i].Drops(); d.Get(packet.Replayed) != 4 || d.Get(packet.BadICV) != 2 {
+			t.Fatalf("%d replayed, %d bad", d.Get(packet.Replayed), d.Get(packet.BadICV))
+		}
 	}
 }

@@ -1,13 +1,23 @@
 // Package sad is the Security Association Database (RFC 4301 4.4.2): SAs found
 // by SPI, protocol and destination in one hash probe for what arrives, and by
-// address pair for what leaves; their sequence numbers, IVs, replay windows
-// and counters.
+// address pair for what leaves.
 //
-// Lookup, Outbound and Generation, and all methods of SA, take no lock,
-// allocate nothing and may be called by any number of goroutines; so may Pair,
-// which allocates its iterator. The writing methods of DB lock one mutex; the
-// engine's control side is meant to be their only caller. Writers pay for what
-// they change, not for the table.
+// It owns all that lives of an SA: its sequence numbers (RFC 4303 3.3.3, with ESN
+// 2.2.1 and appendix A2.2), the IVs of its key (RFC 4106 section 9), its replay
+// window (3.4.3), counters and drops, the ports it is encapsulated with (RFC 3948),
+// and the octets of its keys, which NewSA copies and Reap zeroes once no
+// worker can use them.
+//
+// Lookup, Outbound and Generation, the methods of SA and Reader's Enter and Leave
+// take no lock and may be called by any number of goroutines; Keys locks that SA
+// alone, and Resume is for one that no DB has yet. None of them allocates, but
+// for Keys and for what an SA needs when its first packet is accepted or dropped.
+// A worker has a Reader, and wraps each burst in its Enter and Leave. The other
+// methods of DB lock one mutex; the engine's control side is meant to be their
+// caller. Writers pay for what they change, not for the table: only its growth
+// copies.
+//
+// An SA that rests takes 600 octets of heap at most, all counted.
 package sad
 
 import (
@@ -16,7 +26,6 @@ import (
 	"iter"
 	"math/bits"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,23 +39,19 @@ var (
 
 // DB is the database. The zero value is not ready; use New.
 type DB struct {
-	seed  uint64
-	bySPI atomic.Pointer[table[SA]]
-	pairs atomic.Pointer[table[pair]]
-	gen   atomic.Uint64
-	now   func() time.Time
+	seed  uint64                    // [I]
+	now   func() time.Time          // [I]
+	bySPI atomic.Pointer[table[SA]] // [a]
+	pairs atomic.Pointer[table[SA]] // [a] the newest of each pair
+	gen   atomic.Uint64             // [a]
+	epoch atomic.Uint64             // [a] see Reader
 
 	mu          sync.Mutex
-	memory      memory // [m]
-	first, last *SA    // [m] insertion order
-	len         int    // [m]
-}
-
-// pair is the SAs from one address to another, newest first.
-type pair struct {
-	src, dst [16]byte
-	proto    uint8
-	sas      atomic.Pointer[[]*SA] // the slice is immutable
+	memory      memory    // [m]
+	first, last *SA       // [m] insertion order
+	len         int       // [m]
+	readers     []*Reader // [m]
+	graves      []grave   // [m] oldest first
 }
 
 // New returns an empty database.
@@ -57,7 +62,8 @@ func New() *DB {
 	// go back when somebody sets the clock.
 	db.now = func() time.Time { return start.Add(time.Since(start)) }
 	db.bySPI.Store(newTable[SA](minSlots))
-	db.pairs.Store(newTable[pair](minSlots))
+	db.pairs.Store(newTable[SA](minSlots))
+	db.epoch.Store(idle + 1)
 	return db
 }
 
@@ -87,44 +93,6 @@ func (db *DB) Lookup(spi uint32, proto uint8, dst *[16]byte) *SA {
 	return sa
 }
 
-// Outbound finds the SA that a policy's request is to use: from src to dst, of
-// the protocol, of the mode or of any, with the reqid unless that is 0. Of
-// several the newest is taken (net.key.preferred_oldsa=0). It returns nil when
-// there is none.
-func (db *DB) Outbound(proto uint8, mode Mode, reqid uint32, src, dst *[16]byte) *SA {
-	p := db.findPair(proto, src, dst)
-	if p == nil {
-		return nil
-	}
-	for _, sa := range *p.sas.Load() {
-		if (sa.spec.Mode == mode || sa.spec.Mode == ModeAny) && (reqid == 0 || sa.spec.Reqid == reqid) {
-			return sa
-		}
-	}
-	return nil
-}
-
-// Pair yields the SAs of a protocol from src to dst that there were at the call,
-// newest first.
-func (db *DB) Pair(proto uint8, src, dst netip.Addr) iter.Seq[*SA] {
-	from, to := src.As16(), dst.As16()
-	var sas []*SA
-	if p := db.findPair(proto, &from, &to); p != nil {
-		sas = *p.sas.Load()
-	}
-	return slices.Values(sas)
-}
-
-func (db *DB) findPair(proto uint8, src, dst *[16]byte) *pair {
-	tag := db.hash(uint64(proto), 0, src, dst)
-	t := db.pairs.Load()
-	p, i := t.find(tag, tag)
-	for p != nil && (p.proto != proto || p.src != *src || p.dst != *dst) {
-		p, i = t.find(tag, i)
-	}
-	return p
-}
-
 // Add publishes sa, which belongs to the database from then on.
 func (db *DB) Add(sa *SA) error {
 	db.mu.Lock()
@@ -133,7 +101,6 @@ func (db *DB) Add(sa *SA) error {
 		return ErrExists
 	}
 	db.publish(sa)
-	db.gen.Add(1)
 	return nil
 }
 
@@ -144,28 +111,25 @@ func (db *DB) Replace(sa *SA) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	old := db.Lookup(sa.spec.SPI, sa.spec.Proto, &sa.Dst)
-	if old != nil {
-		db.memory.detach(old)
+	if old == nil {
+		db.publish(sa)
+		return
 	}
-	db.publish(sa)
-	if old != nil {
-		db.unpublish(old)
-	}
-	db.gen.Add(1)
+	db.memory.detach(old)
+	db.memory.attach(sa, uint64(db.now().UnixNano()))
+	db.link(sa)
+	db.bySPI.Load().swap(db.tag(sa), old, sa)
+	db.chain(sa)
+	db.unchain(old)
+	db.unlink(old)
+	db.bury(old)
 }
 
 func (db *DB) publish(sa *SA) {
 	db.memory.attach(sa, uint64(db.now().UnixNano()))
 	db.link(sa)
 	insert(&db.bySPI, db.tag(sa), sa)
-	if p := db.findPair(sa.spec.Proto, &sa.Src, &sa.Dst); p != nil {
-		sas := append([]*SA{sa}, *p.sas.Load()...)
-		p.sas.Store(&sas)
-		return
-	}
-	p := &pair{src: sa.Src, dst: sa.Dst, proto: sa.spec.Proto}
-	p.sas.Store(&[]*SA{sa})
-	insert(&db.pairs, db.hash(uint64(p.proto), 0, &p.src, &p.dst), p)
+	db.chain(sa)
 }
 
 // Get returns the SA with an ID, or nil.
@@ -183,7 +147,7 @@ func (db *DB) Delete(id ID) (*SA, error) {
 		return nil, ErrNotFound
 	}
 	db.remove(sa)
-	db.gen.Add(1)
+	db.bury(sa)
 	return sa, nil
 }
 
@@ -192,35 +156,32 @@ func (db *DB) Delete(id ID) (*SA, error) {
 func (db *DB) Flush(proto uint8) int {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	n := 0
+	var gone []*SA
 	for sa := db.first; sa != nil; {
 		next := sa.next
 		if proto == 0 || sa.spec.Proto == proto {
 			db.remove(sa)
-			n++
+			gone = append(gone, sa)
 		}
 		sa = next
 	}
-	if n > 0 {
-		db.gen.Add(1)
+	if len(gone) == 0 {
+		return 0
 	}
-	return n
+	if db.first == nil { // rather than tables of tombstones
+		db.bySPI.Store(newTable[SA](minSlots))
+		db.pairs.Store(newTable[SA](minSlots))
+	}
+	db.bury(gone...)
+	return len(gone)
 }
 
+// remove makes an SA impossible to look up. The caller buries it.
 func (db *DB) remove(sa *SA) {
 	db.memory.detach(sa)
-	db.unpublish(sa)
-}
-
-func (db *DB) unpublish(sa *SA) {
-	db.unlink(sa)
 	db.bySPI.Load().remove(db.tag(sa), sa)
-	p := db.findPair(sa.spec.Proto, &sa.Src, &sa.Dst)
-	sas := slices.DeleteFunc(slices.Clone(*p.sas.Load()), func(x *SA) bool { return x == sa })
-	p.sas.Store(&sas)
-	if len(sas) == 0 {
-		db.pairs.Load().remove(db.hash(uint64(p.proto), 0, &p.src, &p.dst), p)
-	}
+	db.unchain(sa)
+	db.unlink(sa)
 }
 
 // Len is the number of SAs.

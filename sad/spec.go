@@ -1,9 +1,6 @@
 package sad
 
-import (
-	"net/netip"
-	"slices"
-)
+import "net/netip"
 
 // IP protocol numbers of the SA's protocol.
 const (
@@ -20,11 +17,15 @@ const (
 	ModeTunnel    Mode = 2
 )
 
-// Encap is the UDP encapsulation of an SA (RFC 3948). The zero value is none.
-// Ports are those of the outer header as the SA's source sends it.
-type Encap struct {
-	SrcPort, DstPort uint16
-}
+// Padding is what the sender fills an ESP packet's padding with. RFC 4303 2.4
+// has it count up from 1; receivers accept anything.
+type Padding uint8
+
+const (
+	PadSequential Padding = iota
+	PadRandom
+	PadZero
+)
 
 // Lifetime is a limit, PF_KEY's sadb_lifetime; 0 is no limit.
 type Lifetime struct {
@@ -41,30 +42,25 @@ type ID struct {
 	Dst   netip.Addr
 }
 
-// Spec is all that an operator says of an SA: pure values, nothing live. Key
-// octets belong to the Spec; NewSA copies them.
+// Spec is all that an operator says of an SA: pure values, nothing live. NewSA
+// copies the key octets; what lifetimes point to must not change.
 type Spec struct {
 	ID
 	Src     netip.Addr // of Dst's family
-	Mode    Mode
-	Reqid   uint32
-	Replay  uint32 // window in packets; 0 accepts replays
-	Encap   Encap
-	Enc     uint8 // crypto/alg numbers
-	Auth    uint8
-	EncKey  []byte // key, then salt for combined modes
+	EncKey  []byte     // key, then salt for combined modes; nil in what SA.Spec returns
 	AuthKey []byte
+	Hard    *Lifetime // nil is no limit
+	Soft    *Lifetime
+	Created int64  // Unix seconds
+	Reqid   uint32 // 0 is none
+	Replay  uint32 // window in packets; 0 accepts replays
 	Flags   uint32 // SADB_SAFLAGS_* and SADB_X_EXT_* as given; kept for dumps
-	Hard    Lifetime
-	Soft    Lifetime
 	PID     uint32 // who added it, for dumps
 	Seq     uint32 // of the message that added it, for dumps
-	Created int64  // Unix seconds
-}
-
-func (s *Spec) clone() Spec {
-	c := *s
-	c.EncKey = slices.Clone(s.EncKey)
-	c.AuthKey = slices.Clone(s.AuthKey)
-	return c
+	Encap   Encap  // as added; SA.Encap is what holds
+	Mode    Mode
+	Enc     uint8 // crypto/alg numbers
+	Auth    uint8
+	Pad     Padding
+	ESN     bool // 64-bit sequence numbers (RFC 4303 2.2.1)
 }

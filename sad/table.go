@@ -8,7 +8,7 @@ import "sync/atomic"
 // must check what they find: a slot may be reused between the load of its tag
 // and of its pointer.
 //
-// Only growth copies. A deleted slot keeps a tombstone until then.
+// Only growth copies. A removed entry leaves a tombstone until then.
 type table[T any] struct {
 	slots []slot[T]
 	mask  uint64
@@ -90,6 +90,15 @@ func (t *table[T]) insert(tag uint64, v *T) {
 		s.val.Store(v)
 		s.tag.Store(tag)
 		return
+	}
+}
+
+// swap puts v in the place of old: there is no moment without one of the two.
+func (t *table[T]) swap(tag uint64, old, v *T) {
+	for i := tag; ; i++ {
+		if s := &t.slots[i&t.mask]; s.tag.Load() == tag && s.val.CompareAndSwap(old, v) {
+			return
+		}
 	}
 }
 

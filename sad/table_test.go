@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"ipsecd/crypto/alg"
+	"ipsecd/packet"
 )
 
 // spec is an SA between two hosts of 192.0.2.0/24, told apart by their last
@@ -82,7 +83,7 @@ func TestAgainstList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		db, twin := New(), list(nil)
 		draw := func() Spec {
-			s := spec(256+rapid.Uint32Range(0, 9).Draw(t, "spi"), rapid.ByteRange(1, 3).Draw(t, "src"), rapid.ByteRange(1, 3).Draw(t, "dst"))
+			s := spec(256+rapid.Uint32Range(0, 4).Draw(t, "spi"), rapid.ByteRange(1, 2).Draw(t, "src"), rapid.ByteRange(1, 5).Draw(t, "dst"))
 			s.Mode = rapid.SampledFrom([]Mode{ModeAny, ModeTransport, ModeTunnel}).Draw(t, "mode")
 			s.Reqid = rapid.Uint32Range(0, 2).Draw(t, "reqid")
 			return s
@@ -112,6 +113,16 @@ func TestAgainstList(t *testing.T) {
 					twin = append(twin, sa)
 				}
 				changed(have == nil)
+			},
+			"replace": func(t *rapid.T) {
+				sa := newSA(t, draw())
+				old := twin.find(sa.spec.ID)
+				db.Replace(sa)
+				twin = append(twin.without(old), sa)
+				if old != nil && !old.Retired() || sa.Retired() {
+					t.Fatalf("%v: the old one is in use, or the new one is not", sa.spec.ID)
+				}
+				changed(true)
 			},
 			"delete": func(t *rapid.T) {
 				id := draw().ID
@@ -274,12 +285,9 @@ func TestLookupChecksWhatItFinds(t *testing.T) {
 	if got := db.Lookup(256, ProtoESP, &dst); got != nil {
 		t.Errorf("found %v", got.spec.ID)
 	}
-	pairTag := db.hash(uint64(ProtoESP), 0, &src, &dst)
+	pairTag := db.pairTag(ProtoESP, &src, &dst)
 	for _, s := range []Spec{spec(256, 1, 3), spec(256, 3, 2)} {
-		sa := newSA(t, s)
-		p := &pair{src: sa.Src, dst: sa.Dst, proto: ProtoESP}
-		p.sas.Store(&[]*SA{sa})
-		insert(&db.pairs, pairTag, p)
+		insert(&db.pairs, pairTag, newSA(t, s))
 	}
 	if got := db.Outbound(ProtoESP, ModeTunnel, 0, &src, &dst); got != nil {
 		t.Errorf("to go out by %v", got.spec.ID)
@@ -412,12 +420,55 @@ func TestPairIsASnapshot(t *testing.T) {
 	}
 }
 
+// One SPI may serve any number of peers.
+func TestOneSPI(t *testing.T) {
+	db := New()
+	var sas []*SA
+	for i := range uint32(3000) {
+		sas = append(sas, added(t, db, coldSpec(i)))
+	}
+	for i, sa := range sas {
+		if i%3 == 0 {
+			del(t, db, sa)
+		}
+	}
+	for i, sa := range sas {
+		want := sa
+		if i%3 == 0 {
+			want = nil
+		}
+		if got := db.Lookup(0x1000, ProtoESP, &sa.Dst); got != want {
+			t.Fatalf("to %v: %v, want %v", sa.spec.Dst, got, want)
+		}
+		if got := db.Outbound(ProtoESP, ModeTunnel, 0, &sa.Src, &sa.Dst); got != want {
+			t.Fatalf("out to %v: %v, want %v", sa.spec.Dst, got, want)
+		}
+	}
+}
+
+// What is flushed leaves no tombstones to probe past.
+func TestFlushLeavesSmallTables(t *testing.T) {
+	db := New()
+	for i := range uint32(1000) {
+		added(t, db, coldSpec(i))
+	}
+	db.Flush(ProtoAH)
+	if n := db.Flush(ProtoESP); n != 1000 || len(db.bySPI.Load().slots) != minSlots || len(db.pairs.Load().slots) != minSlots {
+		t.Errorf("%d flushed, %d and %d slots left", n, len(db.bySPI.Load().slots), len(db.pairs.Load().slots))
+	}
+}
+
 func TestNoAllocations(t *testing.T) {
 	db := New()
+	r := db.NewReader()
 	sa := newSA(t, spec(256, 1, 2))
 	if err := db.Add(sa); err != nil {
 		t.Fatal(err)
 	}
+	extended := esn(t, 64, 1<<32, 1<<32)
+	sa.Window.Accept(1)
+	seq := uint64(1)
+	sa.Drop(packet.BadICV, 1)
 	for name, f := range map[string]func(){
 		"Lookup":     func() { db.Lookup(256, ProtoESP, &sa.Dst) },
 		"no SA":      func() { db.Lookup(257, ProtoESP, &sa.Dst) },
@@ -426,6 +477,16 @@ func TestNoAllocations(t *testing.T) {
 		"Reserve":    func() { sa.Reserve(3) },
 		"Count":      func() { sa.Count(3, 99, 7) },
 		"Usage":      func() { sa.Usage() },
+		"Retired":    func() { sa.Retired() },
+		"Spec":       func() { sa.Spec() },
+		"Encap":      func() { sa.Encap() },
+		"Sequence":   func() { extended.Sequence(9) },
+		"ESN":        func() { extended.Reserve(3) },
+		"Check":      func() { sa.Window.Check(seq) },
+		"Accept":     func() { seq++; sa.Window.Accept(seq) },
+		"Drop":       func() { sa.Drop(packet.BadICV, 1) },
+		"Drops":      func() { sa.Drops() },
+		"a burst":    func() { r.Enter(); r.Leave() },
 	} {
 		if n := testing.AllocsPerRun(100, f); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)

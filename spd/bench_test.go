@@ -96,8 +96,8 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkReplace deletes one policy and adds it again, in one commit.
-func BenchmarkReplace(b *testing.B) {
+// BenchmarkDeleteAndAdd deletes one policy and adds it again, in one commit.
+func BenchmarkDeleteAndAdd(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			db, _ := load(b, n)

@@ -3,7 +3,7 @@
 // insertion; a longer prefix has no precedence.
 //
 // The database is immutable snapshots behind one atomic pointer. Readers
-// (Lookup, Generation, All, Len) run concurrently with each other and with
+// (Lookup, Get, Generation, All, Len) run concurrently with each other and with
 // writers, take no lock, and Lookup does not allocate. A writer works on a Txn
 // of its own, which no reader sees before Commit publishes all of it at once; a
 // change copies the path to what it changes, some dozens of small nodes,
@@ -38,6 +38,7 @@ type state struct {
 type table struct {
 	v4, v6     *dstTrie
 	ordered    *node[*Policy] // all of it, by order
+	byID       *node[*Policy] // all of it
 	len        int
 	generation uint64
 }
@@ -54,6 +55,13 @@ func (s *state) table(dir Dir) *table {
 		return &s.in
 	}
 	return &s.out
+}
+
+func (s *state) get(id uint32) *Policy {
+	if p := s.in.byID.get(idKey(id), idLen); p != nil {
+		return p
+	}
+	return s.out.byID.get(idKey(id), idLen)
 }
 
 func (s *state) all() iter.Seq[*Policy] {
@@ -77,6 +85,10 @@ func (db *DB) Len() int {
 	s := db.state.Load()
 	return s.in.len + s.out.len
 }
+
+// Get returns the policy with this ID, or nil. Its cost is logarithmic in the
+// number of policies.
+func (db *DB) Get(id uint32) *Policy { return db.state.Load().get(id) }
 
 // All yields the policies of the moment it is called, in before out, in the
 // order in which they match.

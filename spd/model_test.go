@@ -117,6 +117,21 @@ func TestAgainstGolden(t *testing.T) {
 					}
 				}
 			},
+			"replace": func(t *rapid.T) {
+				for range rapid.IntRange(1, 10).Draw(t, "n") {
+					p := drawPolicy(t)
+					if len(drawn) > 0 && rapid.Bool().Draw(t, "known") {
+						p.Sel = rapid.SampledFrom(drawn).Draw(t, "policy").Sel
+					}
+					nextID++
+					p.ID = nextID
+					drawn = append(drawn, p)
+					got, err := txn.Replace(p)
+					if want := work.Replace(p); got != want || err != nil {
+						t.Fatalf("replace %+v: %s, %v, want %s", p.Sel, describe(got), err, describe(want))
+					}
+				}
+			},
 			"flush": func(t *rapid.T) {
 				if rapid.IntRange(0, 9).Draw(t, "mercy") > 0 {
 					t.Skip("kept")
@@ -142,6 +157,11 @@ func TestAgainstGolden(t *testing.T) {
 				}
 				if got, want := db.Len(), len(list.All()); got != want {
 					t.Fatalf("length %d, want %d", got, want)
+				}
+				id := rapid.Uint32Max(nextID+1).Draw(t, "id")
+				if txn.Get(id) != work.Get(id) || db.Get(id) != list.Get(id) {
+					t.Fatalf("ID %d is of %s and %s, want %s and %s", id, describe(txn.Get(id)), describe(db.Get(id)),
+						describe(work.Get(id)), describe(list.Get(id)))
 				}
 				lookups(t, db.Lookup, list)
 			},

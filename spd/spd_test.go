@@ -222,8 +222,62 @@ func TestDelete(t *testing.T) {
 	}
 }
 
-// A replaced policy goes to the end of its priority.
+// With the same priority a policy keeps the other's place, with another one it
+// goes where Add puts it; where there is none, too.
 func TestReplace(t *testing.T) {
+	netA, netB, netC := "10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"
+	out := func(id uint32, dst string, priority uint32) *spd.Policy {
+		p := policy("10.0.0.0/8", dst, spd.ProtoAny, 0, 0)
+		p.ID, p.Priority = id, priority
+		return p
+	}
+	in := out(9, netA, 0)
+	in.Dir = spd.In
+	unmasked := out(9, netA, 0)
+	unmasked.Sel.Dst = netip.MustParsePrefix("10.1.0.1/16")
+	tests := []struct {
+		name string
+		p    *spd.Policy
+		old  uint32
+		want []uint32
+		err  error
+	}{
+		{"first", out(9, netA, 0), 1, []uint32{9, 2, 3}, nil},
+		{"middle", out(9, netB, 0), 2, []uint32{1, 9, 3}, nil},
+		{"later", out(9, netA, 1), 1, []uint32{2, 3, 9}, nil},
+		{"new", out(9, "10.4.0.0/16", 0), 0, []uint32{1, 2, 3, 9}, nil},
+		{"the other way", in, 0, []uint32{9, 1, 2, 3}, nil},
+		{"unmasked", unmasked, 0, []uint32{1, 2, 3}, spd.ErrInvalid},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			db := spd.New()
+			commit(t, db, out(0, netA, 0), out(0, netB, 0), out(0, netC, 0))
+			generation := db.Generation(tt.p.Dir)
+			txn := db.Begin()
+			old, err := txn.Replace(tt.p)
+			if id(old) != tt.old || !errors.Is(err, tt.err) {
+				t.Errorf("replaced %d, %v", id(old), err)
+			}
+			var got []uint32
+			for p := range txn.All() {
+				got = append(got, p.ID)
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("order %d, want %d", got, tt.want)
+			}
+			if txn.Get(tt.old) != nil || db.Get(tt.old) != old || err == nil && txn.Get(9) != tt.p || db.Get(9) != nil {
+				t.Error("an ID finds something else")
+			}
+			if !txn.Commit() || db.Len() != len(tt.want) || err == nil && (db.Get(9) != tt.p || db.Generation(tt.p.Dir) == generation) {
+				t.Errorf("after the commit %d policies, generation %d", db.Len(), db.Generation(tt.p.Dir))
+			}
+		})
+	}
+}
+
+// A policy that is deleted and added again goes to the end of its priority.
+func TestDeleteAndAdd(t *testing.T) {
 	db := spd.New()
 	a := policy("10.0.0.0/8", "10.1.0.0/16", spd.ProtoAny, 0, 0)
 	b := policy("10.0.0.0/8", "10.0.0.0/8", spd.ProtoAny, 0, 0)

@@ -34,11 +34,31 @@ func (t *Txn) Add(p *Policy) error {
 	}
 	p.order = order{p.Priority, t.work.seq}
 	t.work.seq++
-	tab.put(&p.Sel, p)
-	tab.ordered = tab.ordered.set(p.order.key(), orderLen, p)
-	tab.len++
+	tab.place(p)
 	t.mark(p.Dir)
 	return nil
+}
+
+// Replace puts p in the place of the policy of its direction with an equal
+// selector, which it returns, and where there is none adds it. With the same
+// priority p stands where the other stood; with another one it stands where Add
+// would put it. It returns ErrInvalid where Add does.
+func (t *Txn) Replace(p *Policy) (old *Policy, err error) {
+	if !p.valid() {
+		return nil, ErrInvalid
+	}
+	tab := t.work.table(p.Dir)
+	old = tab.find(&p.Sel)
+	if old != nil {
+		tab.remove(old)
+	}
+	if old == nil || old.Priority != p.Priority {
+		return old, t.Add(p)
+	}
+	p.order = old.order
+	tab.place(p)
+	t.mark(p.Dir)
+	return old, nil
 }
 
 // Delete removes and returns the policy of dir with exactly this selector, or
@@ -52,12 +72,14 @@ func (t *Txn) Delete(sel Selector, dir Dir) (*Policy, error) {
 	if p == nil {
 		return nil, ErrNotFound
 	}
-	tab.put(&sel, nil)
-	tab.ordered = tab.ordered.set(p.order.key(), orderLen, nil)
-	tab.len--
+	tab.remove(p)
 	t.mark(dir)
 	return p, nil
 }
+
+// Get returns the policy with this ID as this transaction would leave it, or
+// nil.
+func (t *Txn) Get(id uint32) *Policy { return t.work.get(id) }
 
 // Flush removes all policies and returns how many there were.
 func (t *Txn) Flush() int {
@@ -106,6 +128,27 @@ func (t *table) root(s *Selector) **dstTrie {
 	}
 	return &t.v6
 }
+
+// place makes p part of the table. Nothing may stand at its selector.
+func (t *table) place(p *Policy) {
+	t.put(&p.Sel, p)
+	t.ordered = t.ordered.set(p.order.key(), orderLen, p)
+	t.byID = t.byID.set(idKey(p.ID), idLen, p)
+	t.len++
+}
+
+// remove takes out p, which is part of the table.
+func (t *table) remove(p *Policy) {
+	t.put(&p.Sel, nil)
+	t.ordered = t.ordered.set(p.order.key(), orderLen, nil)
+	t.byID = t.byID.set(idKey(p.ID), idLen, nil)
+	t.len--
+}
+
+// idLen is the length of an ID's key.
+const idLen = 32
+
+func idKey(id uint32) key { return key{hi: uint64(id) << 32} }
 
 // find returns the policy with exactly this selector, or nil.
 func (t *table) find(s *Selector) *Policy {

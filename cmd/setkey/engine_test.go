@@ -44,6 +44,16 @@ spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/tunnel/192.0.2.1-192.0.2.2/u
 spdadd 10.2.0.0/24 10.1.0.7[ssh] tcp -P in none;
 `
 
+const updates = `update 192.0.2.1 192.0.2.2 esp 0x1000 -m transport -f zero-pad -esn
+	-E null -A hmac-sha1 "01234567890123456789";
+update 192.0.2.2[4500] 192.0.2.1[61001] esp-udp 0x1001;
+update 192.0.2.2[4500] 192.0.2.1[61001] esp-udp 0x1002;
+update 192.0.2.2[4500] 192.0.2.1[61001] esp-udp 0x1001 -m transport;
+spdupdate 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport//unique;
+spdupdate 10.2.0.0/24 10.1.0.7[ssh] tcp -P in ipsec esp/tunnel/2001:db8::1-2001:db8::2/require;
+dump; spddump;
+`
+
 func TestEngine(t *testing.T) {
 	socket := startEngine(t)
 	load := func() { check(t, setkey(streams{}, socket, "-f", file(t, tunnel)), result{}) }
@@ -75,6 +85,24 @@ func TestEngine(t *testing.T) {
 	got = setkey(streams{in: in}, socket, "-c")
 	if got.status != 1 || strings.Count(got.err, "stdin:") != 3 || !strings.HasSuffix(got.err, "stdin:3:1: No entry\n") {
 		t.Errorf("%+v", got)
+	}
+
+	in = strings.NewReader(updates)
+	got = setkey(streams{in: in}, socket, "-c")
+	if want := "stdin:4:1: no SA has this SPI, protocol, source and destination; add it\n" +
+		"stdin:5:1: an update without keys changes the ports of UDP encapsulation, not mode; give the keys again to replace the SA\n"; got.err != want {
+		t.Errorf("status %d, %s", got.status, got.err)
+	}
+	for _, want := range []string{
+		"192.0.2.1 192.0.2.2\n\tesp mode=transport spi=4096(0x00001000) reqid=0(0x00000000)\n\tE: null \n\tA: hmac-sha1  30313233 ",
+		" replay=0 flags=0x00000600 state=mature \n",
+		"192.0.2.2[4500] 192.0.2.1[61001]\n\tesp-udp mode=tunnel ",
+		"10.1.0.0/24[any] 10.2.0.0/24[any] any\n\tout ipsec\n\tesp/transport//unique#16384\n",
+		"10.2.0.0/24[any] 10.1.0.7[22] tcp\n\tin ipsec\n\tesp/tunnel/2001:db8::1-2001:db8::2/require\n",
+	} {
+		if !strings.Contains(got.out, want) {
+			t.Errorf("want\n%s\ngot\n%s", want, got.out)
+		}
 	}
 
 	check(t, setkey(streams{}, socket, "-F"), result{})

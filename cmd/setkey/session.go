@@ -116,6 +116,8 @@ func isMissing(err error) bool {
 // the daemon's.
 func refusal(r *pfclient.Refused) string {
 	switch {
+	case isMissing(r) && r.Type == pfkey.UPDATE:
+		return "no SA has this SPI, protocol, source and destination; add it"
 	case isMissing(r):
 		return "No entry"
 	case r.Text != "":

@@ -136,6 +136,7 @@ func TestRefusals(t *testing.T) {
 	refuse := map[uint8]syscall.Errno{
 		pfkey.ADD: syscall.EEXIST, pfkey.SPDADD: syscall.EEXIST, pfkey.GET: syscall.ESRCH,
 		pfkey.DELETE: syscall.ENOENT, pfkey.SPDDELETE: syscall.EINVAL, pfkey.FLUSH: syscall.EINVAL,
+		pfkey.UPDATE: syscall.ENOENT, pfkey.SPDUPDATE: syscall.EOPNOTSUPP,
 	}
 	s := pfclienttest.Start(t, func(m *pfkey.Message) []*pfkey.Message {
 		errno, ok := refuse[m.Type]
@@ -143,22 +144,24 @@ func TestRefusals(t *testing.T) {
 			return pfclienttest.Echo(m)
 		}
 		r := pfclienttest.Refuse(m, uint8(errno))
-		if m.Type == pfkey.SPDDELETE {
+		if m.Type == pfkey.SPDDELETE || m.Type == pfkey.SPDUPDATE {
 			r[0].Text = "not today"
 		}
 		return r
 	})
 	const policy = "10.0.0.0/8 10.0.0.0/8 any -P in none;\n"
 	text := gcmAdd + "spdadd " + policy + "get 192.0.2.1 192.0.2.2 esp 256; delete 192.0.2.1 192.0.2.2 esp 256;\n" +
-		"spddelete " + policy + "flush;\nspdflush;\n"
+		"spddelete " + policy + "flush;\nupdate" + gcmAdd[3:] + "spdupdate " + policy + "spdflush;\n"
 	check(t, setkey(streams{in: strings.NewReader(text)}, s.Path, "-c"), result{1, "", "" +
 		"stdin:1:1: an SA with this SPI, protocol and destination exists already; delete it first, or take another SPI\n" +
 		"stdin:2:1: a policy with this selector and direction exists already; spddelete it first\n" +
 		"stdin:3:1: No entry\n" +
 		"stdin:3:34: No entry\n" +
 		"stdin:4:1: not today\n" +
-		"stdin:5:1: ipsecd finds the statement invalid\n"})
-	if got := types(s); got != "BEGIN ADD SPDADD GET DELETE SPDDELETE FLUSH SPDFLUSH COMMIT" {
+		"stdin:5:1: ipsecd finds the statement invalid\n" +
+		"stdin:6:1: no SA has this SPI, protocol, source and destination; add it\n" +
+		"stdin:7:1: not today\n"})
+	if got := types(s); got != "BEGIN ADD SPDADD GET DELETE SPDDELETE FLUSH UPDATE SPDUPDATE SPDFLUSH COMMIT" {
 		t.Error(got)
 	}
 }

@@ -6,6 +6,7 @@ package alg
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -30,11 +31,17 @@ func (k Kind) String() string {
 
 // PF_KEY numbers (SADB_EALG_*, SADB_AALG_*, SADB_X_*), as KAME has them.
 const (
-	NullAuth       uint8 = 0 // no separate authentication
-	HMACSHA2_256   uint8 = 5
-	AESCBC         uint8 = 12
-	AESGCM16       uint8 = 20
-	saltBitsOfAEAD       = 32
+	NullAuth     uint8 = 0 // no separate authentication
+	HMACSHA1     uint8 = 3
+	HMACSHA2_256 uint8 = 5
+	HMACSHA2_384 uint8 = 6
+	HMACSHA2_512 uint8 = 7
+
+	NullEnc  uint8 = 11 // no encryption
+	AESCBC   uint8 = 12
+	AESGCM16 uint8 = 20
+
+	saltBitsOfAEAD = 32
 )
 
 // Info describes one algorithm. Sizes of keys are in bits, as PF_KEY has them;
@@ -45,6 +52,7 @@ type Info struct {
 	Name    string   // as setkey prints it
 	Aliases []string // other spellings that setkey reads
 	KeyBits []int    // accepted lengths of the cipher's own key, ascending
+	KeyStep int      // if not 0: KeyBits are two, and each such step from one to the other is accepted
 	Salt    int      // bits of salt that follow the key (RFC 4106 section 8.1)
 	Block   int      // what the text is padded to, at least 4 for ESP
 	IV      int      // octets of IV on the wire
@@ -57,12 +65,20 @@ type Info struct {
 func (i *Info) Combined() bool { return i.Kind == Enc && i.ICV > 0 }
 
 var table = []Info{
+	{Kind: Enc, ID: NullEnc, Name: "null", Aliases: []string{"simple"},
+		KeyBits: []int{0, 2048}, KeyStep: 8, Block: 4, RFC: "RFC 2410"},
 	{Kind: Enc, ID: AESCBC, Name: "aes-cbc", Aliases: []string{"rijndael-cbc"},
 		KeyBits: []int{128, 192, 256}, Block: 16, IV: 16, RFC: "RFC 3602"},
 	{Kind: Enc, ID: AESGCM16, Name: "aes-gcm-16",
 		KeyBits: []int{128, 192, 256}, Salt: saltBitsOfAEAD, Block: 4, IV: 8, ICV: 16, RFC: "RFC 4106"},
+	{Kind: Auth, ID: HMACSHA1, Name: "hmac-sha1",
+		KeyBits: []int{160}, ICV: 12, RFC: "RFC 2404"},
 	{Kind: Auth, ID: HMACSHA2_256, Name: "hmac-sha2-256", Aliases: []string{"hmac-sha256"},
 		KeyBits: []int{256}, ICV: 16, RFC: "RFC 4868"},
+	{Kind: Auth, ID: HMACSHA2_384, Name: "hmac-sha2-384", Aliases: []string{"hmac-sha384"},
+		KeyBits: []int{384}, ICV: 24, RFC: "RFC 4868"},
+	{Kind: Auth, ID: HMACSHA2_512, Name: "hmac-sha2-512", Aliases: []string{"hmac-sha512"},
+		KeyBits: []int{512}, ICV: 32, RFC: "RFC 4868"},
 }
 
 // ByID returns the algorithm with a PF_KEY number, or nil.
@@ -121,29 +137,38 @@ func Names(k Kind) []string {
 // CheckKey says whether a key of n bits, salt included, fits; the error names
 // the lengths that do.
 func (i *Info) CheckKey(n int) error {
-	for _, k := range i.KeyBits {
-		if n == k+i.Salt {
-			return nil
-		}
-	}
-	if i.Salt == 0 {
+	switch {
+	case i.fits(n - i.Salt):
+		return nil
+	case i.Salt == 0:
 		return fmt.Errorf("%s takes a key of %s bits, not %d", i.Name, i.lengths(), n)
-	}
-	for _, k := range i.KeyBits {
-		if n == k {
-			return fmt.Errorf("%s takes a key of %s bits, not %d: the last %d bits are the salt",
-				i.Name, i.lengths(), n, i.Salt)
-		}
+	case i.fits(n):
+		return fmt.Errorf("%s takes a key of %s bits, not %d: the last %d bits are the salt",
+			i.Name, i.lengths(), n, i.Salt)
 	}
 	return fmt.Errorf("%s takes a key of %s bits (the last %d are the salt), not %d", i.Name, i.lengths(), i.Salt, n)
 }
 
+// fits reports whether the cipher takes a key of n bits, without salt.
+func (i *Info) fits(n int) bool {
+	if i.KeyStep == 0 {
+		return slices.Contains(i.KeyBits, n)
+	}
+	least, most := i.KeyBits[0], i.KeyBits[1]
+	return n >= least && n <= most && (n-least)%i.KeyStep == 0
+}
+
+// lengths says which keys fit, salt included: "160, 224 or 288", or "0, 8, ...
+// 2048".
 func (i *Info) lengths() string {
 	s := make([]string, len(i.KeyBits))
 	for n, k := range i.KeyBits {
 		s[n] = strconv.Itoa(k + i.Salt)
 	}
-	if len(s) == 1 {
+	switch {
+	case i.KeyStep != 0:
+		return fmt.Sprintf("%s, %d, ... %s", s[0], i.MinBits()+i.KeyStep, s[1])
+	case len(s) == 1:
 		return s[0]
 	}
 	return strings.Join(s[:len(s)-1], ", ") + " or " + s[len(s)-1]

@@ -45,11 +45,18 @@ func TestTable(t *testing.T) {
 		block, iv, icv int
 		combined       bool
 	}{
+		{Enc, "null", 11, 0, 2048, 4, 0, 0, false},
+		{Enc, "simple", 11, 0, 2048, 4, 0, 0, false},
 		{Enc, "aes-cbc", 12, 128, 256, 16, 16, 0, false},
 		{Enc, "rijndael-cbc", 12, 128, 256, 16, 16, 0, false},
 		{Enc, "aes-gcm-16", 20, 160, 288, 4, 8, 16, true},
+		{Auth, "hmac-sha1", 3, 160, 160, 0, 0, 12, false},
 		{Auth, "hmac-sha2-256", 5, 256, 256, 0, 0, 16, false},
 		{Auth, "hmac-sha256", 5, 256, 256, 0, 0, 16, false},
+		{Auth, "hmac-sha2-384", 6, 384, 384, 0, 0, 24, false},
+		{Auth, "hmac-sha384", 6, 384, 384, 0, 0, 24, false},
+		{Auth, "hmac-sha2-512", 7, 512, 512, 0, 0, 32, false},
+		{Auth, "hmac-sha512", 7, 512, 512, 0, 0, 32, false},
 	}
 	for _, tt := range tests {
 		a := ByName(tt.kind, tt.name)
@@ -65,22 +72,39 @@ func TestTable(t *testing.T) {
 }
 
 func TestCheckKey(t *testing.T) {
-	for _, k := range []Kind{Enc, Auth} {
-		for _, a := range All(k) {
-			for n := range 600 {
-				want := slices.Contains(a.KeyBits, n-a.Salt)
-				if err := a.CheckKey(n); (err == nil) != want {
-					t.Errorf("%s with %d bits: %v", a.Name, n, err)
-				}
+	fits := map[string]func(bits int) bool{
+		"null":          func(n int) bool { return n%8 == 0 && n <= 2048 },
+		"aes-cbc":       func(n int) bool { return n == 128 || n == 192 || n == 256 },
+		"aes-gcm-16":    func(n int) bool { return n == 160 || n == 224 || n == 288 },
+		"hmac-sha1":     func(n int) bool { return n == 160 },
+		"hmac-sha2-256": func(n int) bool { return n == 256 },
+		"hmac-sha2-384": func(n int) bool { return n == 384 },
+		"hmac-sha2-512": func(n int) bool { return n == 512 },
+	}
+	for _, a := range slices.Concat(All(Enc), All(Auth)) {
+		for n := range 3000 {
+			if err := a.CheckKey(n); (err == nil) != fits[a.Name](n) {
+				t.Errorf("%s with %d bits: %v", a.Name, n, err)
 			}
 		}
 	}
-	for bits, want := range map[int]string{
-		256: "aes-gcm-16 takes a key of 160, 224 or 288 bits, not 256: the last 32 bits are the salt",
-		100: "aes-gcm-16 takes a key of 160, 224 or 288 bits (the last 32 are the salt), not 100",
-	} {
-		if err := ByName(Enc, "aes-gcm-16").CheckKey(bits); err == nil || err.Error() != want {
-			t.Errorf("got  %v\nwant %s", err, want)
+	tests := []struct {
+		kind Kind
+		name string
+		bits int
+		want string
+	}{
+		{Enc, "aes-gcm-16", 256, "aes-gcm-16 takes a key of 160, 224 or 288 bits, not 256: the last 32 bits are the salt"},
+		{Enc, "aes-gcm-16", 100, "aes-gcm-16 takes a key of 160, 224 or 288 bits (the last 32 are the salt), not 100"},
+		{Enc, "aes-cbc", 64, "aes-cbc takes a key of 128, 192 or 256 bits, not 64"},
+		{Enc, "simple", 2056, "null takes a key of 0, 8, ... 2048 bits, not 2056"},
+		{Enc, "null", 12, "null takes a key of 0, 8, ... 2048 bits, not 12"},
+		{Auth, "hmac-sha1", 128, "hmac-sha1 takes a key of 160 bits, not 128"},
+		{Auth, "hmac-sha384", 256, "hmac-sha2-384 takes a key of 384 bits, not 256"},
+	}
+	for _, tt := range tests {
+		if err := ByName(tt.kind, tt.name).CheckKey(tt.bits); err == nil || err.Error() != tt.want {
+			t.Errorf("got  %v\nwant %s", err, tt.want)
 		}
 	}
 }

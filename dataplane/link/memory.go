@@ -89,13 +89,10 @@ func (m MemoryOutside) Read(bs []packet.Burst) (int, error) {
 	}
 	b := &bs[0]
 	b.Seg, b.Head, b.Segs, b.Partial = packet.Lone, p, b.Segs[:0], false
-	hlen := packet.IPv4HeaderLen
-	if len(p) > 0 && p[0]>>4 == 6 {
-		hlen = packet.IPv6HeaderLen
-	}
-	hlen += packet.UDPHeaderLen
-	if b.Classify() == packet.Kept && b.H.Proto == packet.ProtoUDP && len(p) > hlen {
-		b.Seg, b.Head, b.Segs = packet.UDP, p[:hlen:hlen], append(b.Segs, p[hlen:])
+	if b.Classify() == packet.Kept && b.H.Proto == packet.ProtoUDP {
+		if hlen := b.H.L4 + packet.UDPHeaderLen; len(p) > hlen {
+			b.Seg, b.Head, b.Segs = packet.UDP, p[:hlen:hlen], append(b.Segs, p[hlen:])
+		}
 	}
 	return 1, nil
 }

@@ -22,7 +22,8 @@ const (
 
 // udpSocket sends and receives ESP in UDP (RFC 3948) from one local port. It
 // takes whole IP packets: of their IP and UDP header it uses addresses, ports
-// and TOS, and the kernel makes the rest.
+// and TOS, and the kernel makes the rest. Of what arrives it knows these and the
+// TTL, and makes headers of them.
 type udpSocket struct {
 	*socket
 	r     *receiver
@@ -33,6 +34,7 @@ type udpSocket struct {
 	// Of the message whose control data is being read.
 	dst    packet.Addr
 	tos    uint8
+	ttl    uint8
 	size   int // of the datagrams of a train; 0 for one datagram
 	onCmsg func(level, kind int32, data []byte)
 }
@@ -44,6 +46,7 @@ func OpenUDP(v6 bool, port uint16, mark uint32) (Outside, error) {
 	opts := []sockopt{
 		{unix.IPPROTO_IP, unix.IP_PKTINFO, 1, "IP_PKTINFO"},
 		{unix.IPPROTO_IP, unix.IP_RECVTOS, 1, "IP_RECVTOS"},
+		{unix.IPPROTO_IP, unix.IP_RECVTTL, 1, "IP_RECVTTL"},
 		{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE, "IP_MTU_DISCOVER"},
 	}
 	if v6 {
@@ -52,6 +55,7 @@ func OpenUDP(v6 bool, port uint16, mark uint32) (Outside, error) {
 			{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1, "IPV6_V6ONLY"},
 			{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO"},
 			{unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1, "IPV6_RECVTCLASS"},
+			{unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 1, "IPV6_RECVHOPLIMIT"},
 			{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE, "IPV6_MTU_DISCOVER"},
 		}
 	}
@@ -93,7 +97,7 @@ func (s *udpSocket) Read(bs []packet.Burst) (int, error) {
 // holds, which the kernel does not make, would lose the last.
 func (s *udpSocket) fill(b *packet.Burst, i int) {
 	payload := s.r.bufs[i][:s.r.hdrs[i].n]
-	s.dst, s.tos, s.size = packet.Addr{}, 0, len(payload)
+	s.dst, s.tos, s.ttl, s.size = packet.Addr{}, 0, 0, len(payload)
 	s.r.control(i, s.onCmsg)
 	b.Seg, b.Partial, b.Head = packet.UDP, false, s.header(i, len(payload))
 	if !b.Split(payload, s.size) {
@@ -101,7 +105,9 @@ func (s *udpSocket) fill(b *packet.Burst, i int) {
 	}
 }
 
-// header makes the IP and UDP header that message i of n octets came with.
+// header makes the IP and UDP header that message i of n octets came with. The
+// socket does not tell its ID: with DF it needs none (RFC 6864 4.1), so that what
+// is made of the packets of a train can be joined.
 func (s *udpSocket) header(i, n int) []byte {
 	name := &s.r.names[i]
 	hlen := packet.IPv4HeaderLen
@@ -111,12 +117,12 @@ func (s *udpSocket) header(i, n int) []byte {
 	head := s.heads[i][:hlen+packet.UDPHeaderLen]
 	packet.PutUDP(head[hlen:], ntohs(name.Port), s.port, n+packet.UDPHeaderLen)
 	if s.v6 {
-		h := packet.IPv6{TOS: s.tos, Next: packet.ProtoUDP, Src: name.Addr, Dst: s.dst}
+		h := packet.IPv6{TOS: s.tos, HopLimit: s.ttl, Next: packet.ProtoUDP, Src: name.Addr, Dst: s.dst}
 		h.Put(head, n+len(head))
 		return head
 	}
 	from := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
-	h := packet.IPv4{TOS: s.tos, Proto: packet.ProtoUDP, Src: packet.AddrFrom4(from.Addr[:]), Dst: s.dst}
+	h := packet.IPv4{TOS: s.tos, TTL: s.ttl, DF: true, Proto: packet.ProtoUDP, Src: packet.AddrFrom4(from.Addr[:]), Dst: s.dst}
 	h.Put(head, n+len(head))
 	return head
 }
@@ -130,10 +136,14 @@ func (s *udpSocket) cmsg(level, kind int32, data []byte) {
 		s.dst = packet.AddrFrom4((*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0])).Addr[:])
 	case level == unix.IPPROTO_IP && kind == unix.IP_TOS && len(data) >= 1:
 		s.tos = data[0]
+	case level == unix.IPPROTO_IP && kind == unix.IP_TTL && len(data) >= 4:
+		s.ttl = byte(binary.NativeEndian.Uint32(data))
 	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
 		s.dst = (*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0])).Addr
 	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_TCLASS && len(data) >= 4:
 		s.tos = byte(binary.NativeEndian.Uint32(data))
+	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_HOPLIMIT && len(data) >= 4:
+		s.ttl = byte(binary.NativeEndian.Uint32(data))
 	}
 }
 

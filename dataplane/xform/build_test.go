@@ -21,13 +21,20 @@ type fataler interface {
 	Fatalf(string, ...any)
 }
 
-// tunnelSpec is an SA from gateway to gateway of one family.
-func tunnelSpec(v6, encap, cbc bool) sad.Spec {
+// kinds are the shapes of SA that the tests go through: a combined cipher, one
+// with a MAC, and none with a MAC, whose ESP header is the shortest.
+const (
+	gcm  = "AES-GCM"
+	cbc  = "AES-CBC"
+	null = "null"
+)
+
+// specOf is an SA from gateway to gateway of one family, in tunnel mode.
+func specOf(v6, encap bool, kind string) sad.Spec {
 	s := sad.Spec{
 		ID:   sad.ID{SPI: 0x1234, Proto: sad.ProtoESP, Dst: netip.MustParseAddr("198.51.100.2")},
 		Src:  netip.MustParseAddr("198.51.100.1"),
 		Mode: sad.ModeTunnel, Replay: 32,
-		Enc: alg.AESGCM16, EncKey: []byte("0123456789abcdefsalt"),
 	}
 	if v6 {
 		s.Src, s.Dst = netip.MustParseAddr("2001:db8:f::1"), netip.MustParseAddr("2001:db8:f::2")
@@ -35,18 +42,29 @@ func tunnelSpec(v6, encap, cbc bool) sad.Spec {
 	if encap {
 		s.Encap = sad.Encap{SrcPort: 4500, DstPort: 4501}
 	}
-	if cbc {
+	switch kind {
+	case gcm:
+		s.Enc, s.EncKey = alg.AESGCM16, []byte("0123456789abcdefsalt")
+	case cbc:
 		s.Enc, s.EncKey = alg.AESCBC, []byte("0123456789abcdef")
 		s.Auth, s.AuthKey = alg.HMACSHA2_256, bytes.Repeat([]byte{5}, 32)
+	case null:
+		s.Enc, s.Auth, s.AuthKey = alg.NullEnc, alg.HMACSHA1, bytes.Repeat([]byte{6}, 20)
 	}
 	return s
 }
+
+// esnHigh is the high half of the sequence numbers of SAs with ESN.
+const esnHigh = 7
 
 // newSA returns an SA of a database of its own.
 func newSA(t fataler, s sad.Spec) *sad.SA {
 	t.Helper()
 	sa, err := sad.NewSA(s)
 	if err == nil {
+		if s.ESN {
+			sa.Resume(esnHigh<<32, esnHigh<<32)
+		}
 		err = sad.New().Add(sa)
 	}
 	if err != nil {
@@ -131,11 +149,11 @@ func packets(b *packet.Burst) (out [][]byte) {
 	return out
 }
 
-// sealAll seals a burst to its end.
+// sealAll seals a burst to its end, in the mode of the SA.
 func sealAll(t fataler, w *Worker, sa *sad.SA, g sad.Grant, b *packet.Burst) [][]byte {
 	t.Helper()
 	out := packet.NewTrain(256 << 10)
-	if n := w.SealESP(sa, g, b, 0, out); n != b.Len() || len(out.Pkts) != n {
+	if n := w.SealESP(sa, sa.Spec().Mode, g, b, 0, out); n != b.Len() || len(out.Pkts) != n {
 		t.Fatalf("sealed %d of %d, %d packets", n, b.Len(), len(out.Pkts))
 	}
 	return out.Pkts
@@ -190,33 +208,46 @@ func decodeOuter(t fataler, pkt []byte) (o outer) {
 	return o
 }
 
-// open opens a sealed packet to the inner one.
+// open opens a sealed packet to what went in, as it comes from a raw socket, or
+// from one of encapsulation.
 func open(t fataler, w *Worker, sa *sad.SA, pkt []byte) []byte {
 	t.Helper()
-	o := decodeOuter(t, pkt)
-	payload, next, d := w.OpenESP(sa, o.esp)
+	b := lone(t, bytes.Clone(pkt))
+	esp := b.Head[b.H.L4:]
+	if b.H.Proto == packet.ProtoUDP {
+		n := b.H.L4 + packet.UDPHeaderLen
+		b.Seg, b.Segs, b.Head = packet.UDP, [][]byte{b.Head[n:]}, b.Head[:n:n]
+		esp = b.Segs[0]
+	}
+	payload, next, d := w.OpenESP(sa, esp, highHalf(sa))
 	if d != packet.Kept {
 		t.Fatalf("open: %s", d)
 	}
-	in, d := OpenTunnel(payload, next, o.TOS)
+	if !Decapsulates(sa, next) {
+		return OpenTransport(sa, b, payload, next, packet.NewTrain(128<<10))
+	}
+	in, d := OpenTunnel(payload, next, packet.TOS(pkt))
 	if d != packet.Kept {
 		t.Fatalf("tunnel: %s", d)
 	}
 	return in
 }
 
+func highHalf(sa *sad.SA) uint32 {
+	if sa.Spec().ESN {
+		return esnHigh
+	}
+	return 0
+}
+
 // handMade is an ESP packet whose text is the caller's to the last octet, as
 // only a holder of the keys could send it.
 func handMade(t testing.TB, sa *sad.SA, text []byte) []byte {
 	t.Helper()
-	c, err := sa.Suite.NewCipher()
-	if err != nil {
-		t.Fatal(err)
-	}
 	esp := make([]byte, 8+sa.Suite.IVLen+len(text)+sa.Suite.ICVLen)
 	binary.BigEndian.PutUint32(esp, sa.Spec().SPI)
 	binary.BigEndian.PutUint32(esp[4:], 1)
 	copy(esp[8+sa.Suite.IVLen:], text)
-	c.Seal(new(crypto.Scratch), esp, 99)
+	sa.Suite.NewCipher().Seal(new(crypto.Scratch), esp, highHalf(sa), 99)
 	return esp
 }

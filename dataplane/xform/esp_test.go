@@ -10,26 +10,28 @@ import (
 	"pgregory.net/rapid"
 
 	"ipsecd/crypto"
+	"ipsecd/crypto/alg"
 	"ipsecd/packet"
 	"ipsecd/sad"
 )
 
-// forEachTunnel runs f for every outer family, encapsulation and cipher.
-func forEachTunnel(t *testing.T, f func(t *testing.T, s sad.Spec)) {
-	for _, v6 := range []bool{false, true} {
-		for _, encap := range []bool{false, true} {
-			for _, cbc := range []bool{false, true} {
-				name := fmt.Sprintf("IPv6 %v, UDP %v, CBC %v", v6, encap, cbc)
-				t.Run(name, func(t *testing.T) { f(t, tunnelSpec(v6, encap, cbc)) })
-			}
-		}
+// forEachSA runs f for every outer family, encapsulation, kind of cipher, and
+// with ESN.
+func forEachSA(t *testing.T, f func(t *testing.T, s sad.Spec)) {
+	for i := range 2 * 2 * 3 * 2 {
+		v6, encap, kind, esn := i&1 != 0, i&2 != 0, []string{gcm, cbc, null}[i/4%3], i >= 12
+		t.Run(fmt.Sprintf("IPv6 %v, UDP %v, %s, ESN %v", v6, encap, kind, esn), func(t *testing.T) {
+			s := specOf(v6, encap, kind)
+			s.ESN = esn
+			f(t, s)
+		})
 	}
 }
 
 // Any packet comes out of the tunnel as it went in, and every header field in
 // front of it is what RFC 4301 5.1.2 and RFC 6040 4.1 want.
 func TestTunnelRoundTrip(t *testing.T) {
-	forEachTunnel(t, func(t *testing.T, s sad.Spec) {
+	forEachSA(t, func(t *testing.T, s sad.Spec) {
 		sa := newSA(t, s)
 		here, there := NewWorker(0), NewWorker(0)
 		rapid.Check(t, func(t *rapid.T) {
@@ -53,7 +55,7 @@ func TestTunnelRoundTrip(t *testing.T) {
 			if diff := cmp.Diff(want, got, cmp.AllowUnexported(outer{}), cmpopts.IgnoreFields(outer{}, "esp")); diff != "" {
 				t.Fatalf("(-want +got)\n%s", diff)
 			}
-			if len(got.esp) != sa.Suite.SealedLen(len(pkt)) || bytes.Contains(sealed, pkt[len(pkt)-20:]) {
+			if shown := bytes.Contains(sealed, pkt[len(pkt)-20:]); len(got.esp) != sa.Suite.SealedLen(len(pkt)) || shown != (s.Enc == alg.NullEnc) {
 				t.Fatalf("%d octets seal to %d", len(pkt), len(got.esp))
 			}
 			if out := open(t, there, sa, sealed); !bytes.Equal(out, pkt) {
@@ -66,17 +68,14 @@ func TestTunnelRoundTrip(t *testing.T) {
 // RFC 4303 2.4: padding 1, 2, 3..., its length, and the next header, right
 // aligned.
 func TestPadding(t *testing.T) {
-	forEachTunnel(t, func(t *testing.T, s sad.Spec) {
+	forEachSA(t, func(t *testing.T, s sad.Spec) {
 		sa, w := newSA(t, s), NewWorker(0)
-		c, err := sa.Suite.NewCipher()
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := sa.Suite.NewCipher()
 		for size := range 40 {
 			v6 := size%2 == 1
 			pkt := inner{v6: v6, size: size}.build(t)
 			esp := decodeOuter(t, sealAll(t, w, sa, sa.Reserve(1), lone(t, pkt))[0]).esp
-			if !c.Open(new(crypto.Scratch), esp) {
+			if !c.Open(new(crypto.Scratch), esp, highHalf(sa)) {
 				t.Fatal("does not open")
 			}
 			text := esp[8+sa.Suite.IVLen : len(esp)-sa.Suite.ICVLen]
@@ -98,7 +97,7 @@ func TestPadding(t *testing.T) {
 
 // A burst seals to what its packets seal to one by one.
 func TestBurstEqualsLonePackets(t *testing.T) {
-	forEachTunnel(t, func(t *testing.T, s sad.Spec) {
+	forEachSA(t, func(t *testing.T, s sad.Spec) {
 		sa := newSA(t, s)
 		for _, v6 := range []bool{false, true} {
 			for _, k := range []int{1, 2, 7, 64} {
@@ -123,14 +122,14 @@ func TestBurstEqualsLonePackets(t *testing.T) {
 
 // SealESP goes on where it stopped: at the end of the grant or of the train.
 func TestSealInParts(t *testing.T) {
-	sa := newSA(t, tunnelSpec(false, false, false))
+	sa := newSA(t, specOf(false, false, gcm))
 	b := burst(t, inner{size: 1000}.build(t), 100)
 	g := sa.Reserve(10)
 	whole := sealAll(t, NewWorker(1), sa, g, b)
 	w, out := NewWorker(1), packet.NewTrain(len(whole[0])*3+50)
 	for k := 0; k < 10; {
 		out.Reset()
-		n := w.SealESP(sa, sad.Grant{Seq: g.Seq + uint64(k), IV: g.IV + uint64(k), N: min(4, 10-k)}, b, k, out)
+		n := w.SealESP(sa, sad.ModeTunnel, sad.Grant{Seq: g.Seq + uint64(k), IV: g.IV + uint64(k), N: min(4, 10-k)}, b, k, out)
 		if want := min(3, 10-k); n != want || len(out.Pkts) != want {
 			t.Fatalf("at %d: sealed %d, %d packets, want %d", k, n, len(out.Pkts), want)
 		}
@@ -141,10 +140,10 @@ func TestSealInParts(t *testing.T) {
 		}
 		k += n
 	}
-	if n := w.SealESP(sa, sad.Grant{}, b, 0, out); n != 0 {
+	if n := w.SealESP(sa, sad.ModeTunnel, sad.Grant{}, b, 0, out); n != 0 {
 		t.Errorf("%d sealed without a grant", n)
 	}
-	if n := w.SealESP(sa, g, b, 0, packet.NewTrain(50)); n != 0 {
+	if n := w.SealESP(sa, sad.ModeTunnel, g, b, 0, packet.NewTrain(50)); n != 0 {
 		t.Errorf("%d sealed into nothing", n)
 	}
 }
@@ -164,7 +163,7 @@ func TestIDs(t *testing.T) {
 
 // What the trailer of a packet whose ICV is right may say wrongly.
 func TestOpenTrailer(t *testing.T) {
-	forEachTunnel(t, func(t *testing.T, s sad.Spec) {
+	forEachSA(t, func(t *testing.T, s sad.Spec) {
 		sa, w := newSA(t, s), NewWorker(0)
 		for _, tt := range []struct {
 			name      string
@@ -179,7 +178,7 @@ func TestOpenTrailer(t *testing.T) {
 			{"most", 255, 4, packet.BadPadding, 0},
 		} {
 			text := bytes.Repeat([]byte{0xaa}, 30) // what padding holds does not matter
-			payload, next, d := w.OpenESP(sa, handMade(t, sa, append(text, tt.pad, tt.next)))
+			payload, next, d := w.OpenESP(sa, handMade(t, sa, append(text, tt.pad, tt.next)), highHalf(sa))
 			if d != tt.want || len(payload) != tt.left || d == packet.Kept && next != tt.next {
 				t.Errorf("%s: %d octets, next %d, %s", tt.name, len(payload), next, d)
 			}
@@ -189,7 +188,7 @@ func TestOpenTrailer(t *testing.T) {
 
 // A packet cut or grown to any length is refused, and nothing panics.
 func TestOpenEveryLength(t *testing.T) {
-	forEachTunnel(t, func(t *testing.T, s sad.Spec) {
+	forEachSA(t, func(t *testing.T, s sad.Spec) {
 		sa, w := newSA(t, s), NewWorker(0)
 		whole := decodeOuter(t, sealAll(t, w, sa, sa.Reserve(1), lone(t, inner{size: 60}.build(t)))[0]).esp
 		fixed := crypto.HeaderLen + sa.Suite.IVLen + sa.Suite.ICVLen
@@ -204,7 +203,7 @@ func TestOpenEveryLength(t *testing.T) {
 			case (n-fixed)%sa.Suite.Block != 0:
 				want = packet.BadLength
 			}
-			if _, _, d := w.OpenESP(sa, esp); d != want {
+			if _, _, d := w.OpenESP(sa, esp, highHalf(sa)); d != want {
 				t.Errorf("%d octets of %d: %s, want %s", n, len(whole), d, want)
 			}
 		}
@@ -214,7 +213,7 @@ func TestOpenEveryLength(t *testing.T) {
 // Two SAs in one slot of the cipher cache push each other out, and each packet
 // still opens under its own.
 func TestCipherSlots(t *testing.T) {
-	a := tunnelSpec(false, false, true)
+	a := specOf(false, false, cbc)
 	b := a
 	b.SPI += cipherSlots
 	b.EncKey = []byte("fedcba9876543210")
@@ -232,14 +231,14 @@ func TestCipherSlots(t *testing.T) {
 }
 
 func FuzzOpen(f *testing.F) {
-	sa := newSA(f, tunnelSpec(false, false, false))
+	sa := newSA(f, specOf(false, false, gcm))
 	f.Add([]byte{}, uint8(0))
 	f.Add(inner{size: 9}.build(f), uint8(3))
 	f.Fuzz(func(t *testing.T, text []byte, tos uint8) {
 		w := NewWorker(0)
-		w.OpenESP(sa, bytes.Clone(text)) // not sealed
+		w.OpenESP(sa, bytes.Clone(text), 0) // not sealed
 		text = text[:len(text)/4*4]
-		payload, next, d := w.OpenESP(sa, handMade(t, sa, text))
+		payload, next, d := w.OpenESP(sa, handMade(t, sa, text), 0)
 		if d != packet.Kept {
 			return
 		}
@@ -256,7 +255,7 @@ func FuzzOpen(f *testing.F) {
 }
 
 func TestNoAllocations(t *testing.T) {
-	forEachTunnel(t, func(t *testing.T, s sad.Spec) {
+	forEachSA(t, func(t *testing.T, s sad.Spec) {
 		sa, w := newSA(t, s), NewWorker(0)
 		b := burst(t, inner{size: 3000}.build(t), 1000)
 		out := packet.NewTrain(8 << 10)
@@ -269,11 +268,11 @@ func TestNoAllocations(t *testing.T) {
 		}
 		n := testing.AllocsPerRun(100, func() {
 			out.Reset()
-			if w.SealESP(sa, sa.Reserve(3), b, 0, out) != 3 {
+			if w.SealESP(sa, sad.ModeTunnel, sa.Reserve(3), b, 0, out) != 3 {
 				t.Fatal("not sealed")
 			}
 			for _, p := range out.Pkts {
-				payload, next, d := w.OpenESP(sa, p[front:])
+				payload, next, d := w.OpenESP(sa, p[front:], highHalf(sa))
 				if d != packet.Kept {
 					t.Fatal(d)
 				}

@@ -9,55 +9,27 @@ import (
 // what kernels send).
 const outerTTL = 64
 
-// tunnel is the outer header of a burst (RFC 4301 5.1.2): all of it but
-// lengths and ID is one for the burst.
-type tunnel struct {
-	len   int // octets in front of the ESP header
-	v4    packet.IPv4
-	v6    packet.IPv6
-	isV6  bool
-	encap sad.Encap
-}
-
-// tunnelTo makes the outer header for the packets of b: DSCP and ECN copied
-// (RFC 6040 4.1, normal mode), DF copied from IPv4 and set over IPv6
-// (net.inet.ipsec.dfbit=2), the flow label copied from IPv6 to IPv6.
-func (w *Worker) tunnelTo(sa *sad.SA, b *packet.Burst) tunnel {
-	spec := sa.Spec()
-	t := tunnel{encap: spec.Encap, isV6: spec.Dst.Is6()}
-	proto := uint8(packet.ProtoESP)
-	if t.encap != (sad.Encap{}) {
-		proto = packet.ProtoUDP
-		t.len = packet.UDPHeaderLen
+// tunnelTo makes the outer header for the packets of b (RFC 4301 5.1.2): DSCP
+// and ECN copied (RFC 6040 4.1, normal mode), DF copied from IPv4 and set for
+// IPv6 (net.inet.ipsec.dfbit=2), the flow label copied from IPv6 to IPv6.
+func tunnelTo(sa *sad.SA, b *packet.Burst) frame {
+	f := frame{encap: sa.Encap(), v6: sa.Spec().Dst.Is6(), next: packet.ProtoIPv6}
+	if b.H.V == 4 {
+		f.next = packet.ProtoIPv4
 	}
 	inner, tos := b.Head, packet.TOS(b.Head)
-	if t.isV6 {
-		t.len += packet.IPv6HeaderLen
-		t.v6 = packet.IPv6{TOS: tos, HopLimit: outerTTL, Next: proto, Src: sa.Src, Dst: sa.Dst}
+	if f.v6 {
+		f.len = packet.IPv6HeaderLen
+		f.outer6 = packet.IPv6{TOS: tos, HopLimit: outerTTL, Next: f.proto(), Src: sa.Src, Dst: sa.Dst}
 		if b.H.V == 6 {
-			t.v6.FlowLabel = uint32(inner[1]&15)<<16 | uint32(inner[2])<<8 | uint32(inner[3])
+			f.outer6.FlowLabel = uint32(inner[1]&15)<<16 | uint32(inner[2])<<8 | uint32(inner[3])
 		}
-		return t
+		return f
 	}
-	t.len += packet.IPv4HeaderLen
+	f.len = packet.IPv4HeaderLen
 	df := b.H.V == 6 || inner[6]&0x40 != 0
-	t.v4 = packet.IPv4{TOS: tos, TTL: outerTTL, Proto: proto, DF: df, Src: sa.Src, Dst: sa.Dst}
-	return t
-}
-
-// put writes the headers in front of pkt. The UDP checksum stays 0: the
-// sending socket computes it.
-func (t *tunnel) put(w *Worker, pkt []byte) {
-	if t.isV6 {
-		t.v6.Put(pkt, len(pkt))
-	} else {
-		t.v4.ID = w.nextID()
-		t.v4.Put(pkt, len(pkt))
-	}
-	if t.encap != (sad.Encap{}) {
-		udp := pkt[t.len-packet.UDPHeaderLen:]
-		packet.PutUDP(udp, t.encap.SrcPort, t.encap.DstPort, len(udp))
-	}
+	f.outer4 = packet.IPv4{TOS: tos, TTL: outerTTL, Proto: f.proto(), DF: df, Src: sa.Src, Dst: sa.Dst}
+	return f
 }
 
 // ECN code points (RFC 3168 section 5).
@@ -68,8 +40,8 @@ const (
 	ce     = 3
 )
 
-// OpenTunnel takes the payload of a tunnel-mode SA, which next announced, and
-// the TOS octet that the outer header had on arrival. It returns the inner
+// OpenTunnel takes the payload of a packet in tunnel mode, which next announced,
+// and the TOS octet that the outer header had on arrival. It returns the inner
 // packet, cut to its own length (RFC 4303 2.7), with ECN as RFC 6040 4.2 wants
 // it.
 func OpenTunnel(payload []byte, next, outerTOS uint8) ([]byte, packet.Drop) {
@@ -78,8 +50,6 @@ func OpenTunnel(payload []byte, next, outerTOS uint8) ([]byte, packet.Drop) {
 	case packet.ProtoIPv4:
 	case packet.ProtoIPv6:
 		version = 6
-	case packet.ProtoNoNext:
-		return nil, packet.Dummy
 	default:
 		return nil, packet.BadInner
 	}

@@ -24,7 +24,9 @@ const (
 func Message(s config.Statement) (*pfkey.Message, error) {
 	switch s := s.(type) {
 	case config.Add:
-		return add(s)
+		return add(pfkey.ADD, s)
+	case config.Update:
+		return add(pfkey.UPDATE, s.Add)
 	case config.Get:
 		return said(pfkey.GET, s.SAID)
 	case config.Delete:
@@ -36,7 +38,9 @@ func Message(s config.Statement) (*pfkey.Message, error) {
 	case config.Dump:
 		return ofType(pfkey.DUMP, s.Proto)
 	case config.SPDAdd:
-		return spdadd(s)
+		return spdadd(pfkey.SPDADD, s)
+	case config.SPDUpdate:
+		return spdadd(pfkey.SPDUPDATE, s.SPDAdd)
 	case config.SPDDelete:
 		return policy(pfkey.SPDDELETE, s.Sel, &pfkey.Policy{Dir: uint8(s.Dir)}), nil
 	case config.SPDFlush:
@@ -79,8 +83,8 @@ func host(a netip.Addr) *pfkey.Address {
 	return &pfkey.Address{Proto: ulprotoAny, PrefixLen: uint8(a.BitLen()), Addr: a}
 }
 
-func add(s config.Add) (*pfkey.Message, error) {
-	m, err := said(pfkey.ADD, s.SAID)
+func add(typ uint8, s config.Add) (*pfkey.Message, error) {
+	m, err := said(typ, s.SAID)
 	if err != nil {
 		return nil, err
 	}
@@ -90,10 +94,13 @@ func add(s config.Add) (*pfkey.Message, error) {
 	}
 	m.SA.Replay = uint8(min(s.Replay, math.MaxUint8))
 	m.SA.Enc, m.SA.Auth = s.Enc, s.Auth
+	if m.SA.Flags, err = flags(s); err != nil {
+		return nil, err
+	}
 	m.SA2 = &pfkey.SA2{Mode: mode, Reqid: s.Reqid}
 	packets := 8 * s.Replay
 	m.Replay = &packets
-	m.EncKey, m.AuthKey = key(s.EncKey), key(s.AuthKey)
+	m.EncKey, m.AuthKey = key(s.Enc, s.EncKey), key(s.Auth, s.AuthKey)
 	if s.NATT != nil {
 		encapsulate(m, s.NATT)
 	}
@@ -112,8 +119,25 @@ func modeNumber(m config.Mode) (uint8, error) {
 	return 0, fmt.Errorf("no number for the mode %v", m)
 }
 
-func key(k config.Key) *pfkey.Key {
-	if k == nil {
+// flags are those of an SA. Numbers that cycle are never asked for.
+func flags(s config.Add) (flags uint32, err error) {
+	if s.ESN {
+		flags = pfkey.FlagESN
+	}
+	switch s.Pad {
+	case config.PadSequential:
+		return flags, nil
+	case config.PadRandom:
+		return flags | pfkey.FlagPadRandom, nil
+	case config.PadZero:
+		return flags | pfkey.FlagPadZero, nil
+	}
+	return 0, fmt.Errorf("no flag for the padding %v", s.Pad)
+}
+
+// key is the key of an algorithm; one that has none gets a key of no bits.
+func key(algorithm uint8, k config.Key) *pfkey.Key {
+	if algorithm == 0 {
 		return nil
 	}
 	return &pfkey.Key{Bits: uint16(8 * len(k)), Data: k}
@@ -143,7 +167,7 @@ func side(p netip.Prefix, port uint16, upper uint8) *pfkey.Address {
 	return &pfkey.Address{Proto: upper, PrefixLen: uint8(p.Bits()), Addr: p.Addr(), Port: port}
 }
 
-func spdadd(s config.SPDAdd) (*pfkey.Message, error) {
+func spdadd(typ uint8, s config.SPDAdd) (*pfkey.Message, error) {
 	p := &pfkey.Policy{Type: uint16(s.Action), Dir: uint8(s.Dir)}
 	for _, r := range s.Rules {
 		req, err := request(r)
@@ -152,7 +176,7 @@ func spdadd(s config.SPDAdd) (*pfkey.Message, error) {
 		}
 		p.Requests = append(p.Requests, req)
 	}
-	return policy(pfkey.SPDADD, s.Sel, p), nil
+	return policy(typ, s.Sel, p), nil
 }
 
 func request(r config.Rule) (pfkey.Request, error) {

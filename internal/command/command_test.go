@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"ipsecd/config"
 	"ipsecd/crypto/alg"
@@ -13,6 +14,7 @@ import (
 
 var equal = cmp.Options{
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmpopts.EquateEmpty(), // keys of no bits
 }
 
 func address(s string, proto, bits uint8, port uint16) *pfkey.Address {
@@ -49,6 +51,22 @@ func TestMessage(t *testing.T) {
 				SA2: &pfkey.SA2{}, Replay: packets(0), EncKey: gcmKey,
 				NATT: &pfkey.NATT{Type: 2, SrcPort: 1, DstPort: 2},
 				OAI:  address("10.0.0.1", 255, 32, 0), OAR: address("10.0.0.2", 255, 32, 0)}},
+		{`add 192.0.2.1 192.0.2.2 esp 0x1000 -m transport -f zero-pad -esn -E null -A hmac-sha1 "01234567890123456789";`,
+			&pfkey.Message{Type: pfkey.ADD, SAType: pfkey.SATypeESP, Src: src, Dst: dst,
+				SA: &pfkey.SA{SPI: 0x1000, State: pfkey.StateMature, Enc: alg.NullEnc, Auth: alg.HMACSHA1,
+					Flags: pfkey.FlagESN | pfkey.FlagPadZero},
+				SA2: &pfkey.SA2{Mode: pfkey.ModeTransport}, Replay: packets(0),
+				EncKey:  &pfkey.Key{Data: []byte{}},
+				AuthKey: &pfkey.Key{Bits: 160, Data: []byte("01234567890123456789")}}},
+		{`update 192.0.2.1 192.0.2.2 esp 0x1000 -f random-pad -E aes-gcm-16 "0123456789abcdefsalt";`,
+			&pfkey.Message{Type: pfkey.UPDATE, SAType: pfkey.SATypeESP, Src: src, Dst: dst,
+				SA:  &pfkey.SA{SPI: 0x1000, State: pfkey.StateMature, Enc: alg.AESGCM16, Flags: pfkey.FlagPadRandom},
+				SA2: &pfkey.SA2{}, Replay: packets(0), EncKey: gcmKey}},
+		{"update 192.0.2.1[4500] 192.0.2.2[61001] esp-udp 0x1000 -u 7;",
+			&pfkey.Message{Type: pfkey.UPDATE, SAType: pfkey.SATypeESP, Src: src, Dst: dst,
+				SA:  &pfkey.SA{SPI: 0x1000, State: pfkey.StateMature},
+				SA2: &pfkey.SA2{Reqid: 7}, Replay: packets(0),
+				NATT: &pfkey.NATT{Type: 2, SrcPort: 4500, DstPort: 61001}}},
 		{"get 192.0.2.1 192.0.2.2 esp 256;", &pfkey.Message{Type: pfkey.GET, SAType: pfkey.SATypeESP,
 			Src: src, Dst: dst, SA: &pfkey.SA{SPI: 256, State: pfkey.StateMature}}},
 		{"delete 192.0.2.1 192.0.2.2 esp-udp 256;", &pfkey.Message{Type: pfkey.DELETE, SAType: pfkey.SATypeESP,
@@ -64,6 +82,14 @@ func TestMessage(t *testing.T) {
 				Policy: &pfkey.Policy{Type: pfkey.PolicyIPsec, Dir: pfkey.DirOut, Requests: []pfkey.Request{{
 					Proto: 50, Mode: pfkey.ModeTunnel, Level: pfkey.LevelUnique, Reqid: 7,
 					Src: netip.MustParseAddr("192.0.2.1"), Dst: netip.MustParseAddr("192.0.2.2")}}}}},
+		{"spdupdate 192.0.2.1 192.0.2.2 any -P in ipsec esp/transport//require;",
+			&pfkey.Message{Type: pfkey.SPDUPDATE, Src: src, Dst: dst,
+				Policy: &pfkey.Policy{Type: pfkey.PolicyIPsec, Dir: pfkey.DirIn, Requests: []pfkey.Request{{
+					Proto: 50, Mode: pfkey.ModeTransport, Level: pfkey.LevelRequire}}}}},
+		{"spdadd 192.0.2.1 192.0.2.2 any -P in ipsec esp/transport/192.0.2.1-192.0.2.2;",
+			&pfkey.Message{Type: pfkey.SPDADD, Src: src, Dst: dst,
+				Policy: &pfkey.Policy{Type: pfkey.PolicyIPsec, Dir: pfkey.DirIn, Requests: []pfkey.Request{{
+					Proto: 50, Mode: pfkey.ModeTransport, Src: src.Addr, Dst: dst.Addr}}}}},
 		{"spdadd ::/0 ::/0 icmp6 135,1 -P in none;",
 			&pfkey.Message{Type: pfkey.SPDADD, Src: address("::", 58, 0, 135), Dst: address("::", 58, 0, 1),
 				Policy: &pfkey.Policy{Type: pfkey.PolicyNone, Dir: pfkey.DirIn}}},
@@ -111,6 +137,7 @@ func TestMessageOfForeignStatement(t *testing.T) {
 		statement{},
 		config.Flush{Proto: 9},
 		config.Add{Mode: 9},
+		config.Update{Add: config.Add{Pad: 9}},
 		config.SPDAdd{Rules: []config.Rule{{Proto: config.ProtoESPUDP}}},
 		config.SPDAdd{Rules: []config.Rule{{Proto: config.ProtoESP, Mode: 9}}},
 	} {

@@ -23,7 +23,7 @@ var allowed = map[string][]string{
 	"crypto/alg":          {},
 	"crypto":              {"crypto/alg"},
 	"sad/replay":          {},
-	"sad":                 {"crypto", "sad/replay"},
+	"sad":                 {"crypto", "packet", "sad/replay"},
 	"spd":                 {"packet"},
 	"spd/internal/golden": {"packet", "spd"},
 

@@ -93,9 +93,10 @@ func appendOriginal(b []byte, m *pfkey.Message) []byte {
 	return append(b, '\n')
 }
 
-// appendKey prints groups of four octets, and breaks the line after each 32.
+// appendKey prints an algorithm with its key, which may be missing, in groups of
+// four octets, and breaks the line after each 32.
 func appendKey(b []byte, head string, k alg.Kind, id uint8, key *pfkey.Key) []byte {
-	if key == nil {
+	if key == nil && id == 0 {
 		return b
 	}
 	b = append(b, head...)
@@ -105,7 +106,7 @@ func appendKey(b []byte, head string, k alg.Kind, id uint8, key *pfkey.Key) []by
 		b = strconv.AppendInt(b, int64(id), 10)
 	}
 	b = append(b, ' ')
-	for i, octet := range key.Data {
+	for i, octet := range orZero(key).Data {
 		if i > 0 && i%32 == 0 {
 			b = append(b, '\n')
 		}

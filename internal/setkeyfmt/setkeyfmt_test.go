@@ -74,6 +74,29 @@ func TestAppendSA(t *testing.T) {
 			"\tcurrent: 1099511627776(bytes)\thard: 8(bytes)\tsoft: 4(bytes)\n" +
 			"\tallocated: 3\thard: 9\tsoft: 5\n" +
 			"\tsadb_seq=0 pid=0 refcnt=0\n"},
+		{"null in transport mode, with flags", &pfkey.Message{
+			SAType: pfkey.SATypeESP,
+			Src:    address("192.0.2.1", 255, 32, 0), Dst: address("192.0.2.2", 255, 32, 0),
+			SA: &pfkey.SA{SPI: 256, State: pfkey.StateMature, Enc: alg.NullEnc, Auth: alg.HMACSHA1,
+				Flags: pfkey.FlagESN | pfkey.FlagPadZero},
+			SA2: &pfkey.SA2{Mode: pfkey.ModeTransport}, EncKey: key(""), AuthKey: key("12345678901234567890"),
+		}, "" +
+			"192.0.2.1 192.0.2.2\n" +
+			"\tesp mode=transport spi=256(0x00000100) reqid=0(0x00000000)\n" +
+			"\tE: null \n" +
+			"\tA: hmac-sha1  31323334 35363738 39303132 33343536 37383930\n" +
+			"\tseq=0x00000000 replay=0 flags=0x00000600 state=mature \n" +
+			"\tsadb_seq=0 pid=0 refcnt=0\n"},
+		{"null with a key, and an algorithm without one", &pfkey.Message{
+			Src: address("192.0.2.1", 255, 32, 0), Dst: address("192.0.2.2", 255, 32, 0), SAType: pfkey.SATypeESP,
+			SA: &pfkey.SA{SPI: 256, Enc: alg.NullEnc, Auth: alg.HMACSHA2_512}, EncKey: key("12"),
+		}, "" +
+			"192.0.2.1 192.0.2.2\n" +
+			"\tesp mode=any spi=256(0x00000100) reqid=0(0x00000000)\n" +
+			"\tE: null  3132\n" +
+			"\tA: hmac-sha2-512 \n" +
+			"\tseq=0x00000000 replay=0 flags=0x00000000 state=larval \n" +
+			"\tsadb_seq=0 pid=0 refcnt=0\n"},
 		{"unknown numbers", &pfkey.Message{
 			SAType: 77, Src: address("192.0.2.1", 255, 32, 0), Dst: address("192.0.2.2", 255, 32, 0),
 			SA:  &pfkey.SA{SPI: 256, Replay: 4, State: 9, Enc: 99},
@@ -132,7 +155,8 @@ func TestAppendPolicy(t *testing.T) {
 		{"hosts, ports and ids", &pfkey.Message{
 			Src: address("10.1.0.1", 6, 32, 22), Dst: address("10.2.0.1", 6, 32, 0),
 			Policy: &pfkey.Policy{Type: pfkey.PolicyIPsec, Dir: pfkey.DirIn, Requests: []pfkey.Request{
-				unique(0), unique(16383), unique(16384), {Proto: 51, Mode: pfkey.ModeTransport}, {Proto: 108, Level: 1}, {Proto: 9}}},
+				unique(0), unique(16383), unique(16384), {Proto: 50, Mode: pfkey.ModeTransport, Level: pfkey.LevelRequire},
+				{Proto: 50, Mode: pfkey.ModeTransport, Level: pfkey.LevelUnique, Reqid: 7, Src: tunnel.Src, Dst: tunnel.Dst}, {Proto: 51, Mode: pfkey.ModeTransport}, {Proto: 108, Level: 1}, {Proto: 9}}},
 			Hard: &pfkey.Lifetime{AddTime: 10, UseTime: 20},
 		}, "" +
 			"10.1.0.1[22] 10.2.0.1[any] tcp\n" +
@@ -140,6 +164,8 @@ func TestAppendPolicy(t *testing.T) {
 			"\tesp/tunnel/192.0.2.1-192.0.2.2/unique\n" +
 			"\tesp/tunnel/192.0.2.1-192.0.2.2/unique:16383\n" +
 			"\tesp/tunnel/192.0.2.1-192.0.2.2/unique#16384\n" +
+			"\tesp/transport//require\n" +
+			"\tesp/transport/192.0.2.1-192.0.2.2/unique:7\n" +
 			"\tah/transport//default\n" +
 			"\tipcomp/any//use\n" +
 			"\t9/any//default\n" +

@@ -1,17 +1,20 @@
 // Package replay is the anti-replay window of RFC 4303 section 3.4.3, of any
-// size up to MaxSize packets.
+// size up to MaxSize packets, over numbers of 64 bits.
 //
-// A Window may be used by several goroutines at once without a lock, and
-// allocates nothing after New. Check before the ICV is verified, Accept after:
-// Accept alone decides and moves the window, so that nothing unauthenticated
-// changes state and of two copies checked together one is accepted.
+// A Window may be used by several goroutines at once without a lock. Check
+// before the ICV is verified, Accept after: Accept alone decides and moves the
+// window, so that nothing unauthenticated changes state and of two copies
+// checked together one is accepted. The first Accept (or Resume) allocates the
+// bitmap, two to four bits a packet, so that an SA that never receives costs
+// little; nothing else allocates.
 //
 // The bitmap is a ring of words. Each holds 32 bits for 32 consecutive
 // sequence numbers and, in its upper half, which 32 these are; so a word needs
 // no clearing when the window moves on, and setting a bit is one compare and
-// swap. RFC 6479 has the ring of words and its spare word; the tag is ours. It is
-// cut to 32 bits: a gap of more than 2^36 numbers in one step may make fresh
-// numbers look seen, never the reverse.
+// swap. RFC 6479 has the ring of words and its spare word; the tag is ours. It
+// is cut to 32 bits: a number may look seen when that a multiple of 2^37 before
+// it was the last use of its word, which takes a step of nearly that length.
+// All other steps are exact, up to 2^64-1, and no number is ever accepted twice.
 package replay
 
 import (
@@ -24,18 +27,21 @@ import (
 const MaxSize = 32768 * 8
 
 // ErrSize is returned for a window over MaxSize.
-var ErrSize = errors.New("replay window is larger than 262144 packets (32768 octets)")
+var ErrSize = errors.New("replay window must be 0 to 262144 packets (0 to 32768 octets)")
 
 const wordBits = 32
 
 // Window remembers which of the last Size sequence numbers were accepted. The
 // zero value has size 0: it accepts everything but 0.
 type Window struct {
-	size  uint64          // [I] packets
-	mask  uint64          // [I] len(words)-1
-	words []atomic.Uint64 // [a] tag<<32 | bits, tag = low 32 bits of seq/32
-	top   atomic.Uint64   // [a] highest sequence number accepted
+	top  atomic.Uint64        // [a] highest sequence number accepted
+	ring atomic.Pointer[ring] // [a] nil until the first is accepted
+	size uint32               // [I] packets
 }
+
+// ring is a power of two of words: tag<<32 | bits, tag = low 32 bits of seq/32,
+// bits 0 for a word that was never used.
+type ring []atomic.Uint64
 
 // New returns a window of size packets.
 func New(size uint32) (*Window, error) {
@@ -43,84 +49,106 @@ func New(size uint32) (*Window, error) {
 	return w, w.Init(size)
 }
 
-// Init makes w a new window of size packets, nothing accepted.
+// Init sets the size in packets of a zero Window.
 func (w *Window) Init(size uint32) error {
 	if size > MaxSize {
 		return ErrSize
 	}
-	*w = Window{size: uint64(size)}
-	if size == 0 {
-		return nil
-	}
-	// A window of n numbers touches up to n/32+1 words; the ring is a power
-	// of two above that.
-	n := uint64(1) << bits.Len64((uint64(size)+wordBits-1)/wordBits)
-	w.words, w.mask = make([]atomic.Uint64, n), n-1
+	w.size = size
 	return nil
 }
 
 // Size is the window in packets.
-func (w *Window) Size() uint32 { return uint32(w.size) }
+func (w *Window) Size() uint32 { return w.size }
 
 // Top is the highest sequence number accepted so far, 0 for none.
 func (w *Window) Top() uint64 { return w.top.Load() }
 
+// Resume makes all numbers up to top, of a Window that nobody uses yet, count
+// as accepted.
+func (w *Window) Resume(top uint64) {
+	w.top.Store(top)
+	if w.size == 0 || top == 0 {
+		return
+	}
+	r := w.words()
+	last := top / wordBits
+	for i := range min(uint64(len(r)), last+1) {
+		r.at(last - i).Store((last-i)<<32 | (1<<wordBits - 1))
+	}
+	r.at(last).Store(last<<32 | (2<<(top%wordBits) - 1))
+}
+
+// words returns the ring, new when there is none.
+func (w *Window) words() ring {
+	if r := w.ring.Load(); r != nil {
+		return *r
+	}
+	// A window of n numbers touches up to n/32+1 words; the ring is a power
+	// of two above that.
+	r := make(ring, 1<<bits.Len32((w.size+wordBits-1)/wordBits))
+	w.ring.CompareAndSwap(nil, &r)
+	return *w.ring.Load()
+}
+
+// at is the word for 32 numbers from 32*block on.
+func (r ring) at(block uint64) *atomic.Uint64 { return &r[block&uint64(len(r)-1)] }
+
 // Check says whether seq could be accepted: it is not 0, not left of the
 // window, and not seen. It changes nothing.
 func (w *Window) Check(seq uint64) bool {
-	if seq == 0 {
+	if seq == 0 || w.left(seq) {
 		return false
 	}
-	if w.size == 0 {
+	r := w.ring.Load()
+	if r == nil {
 		return true
 	}
-	if seq+w.size <= w.top.Load() {
-		return false
-	}
-	block := seq / wordBits
-	word := w.words[block&w.mask].Load()
-	age := age(block, word)
-	return age > 0 || age == 0 && word&(1<<(seq%wordBits)) == 0
+	_, fresh := w.mark(seq, r.at(seq/wordBits).Load())
+	return fresh
 }
 
-// age is how many blocks of 32 numbers lie from the one that word holds to
-// block: 0 when it is that one, positive when word holds an older one or none.
-func age(block, word uint64) int32 {
-	if uint32(word) == 0 {
-		return 1
-	}
-	return int32(uint32(block) - uint32(word>>32))
-}
-
-// Accept marks seq as seen and moves the window to it, if it could be
-// accepted; else it reports false and changes nothing.
+// Accept marks seq as seen and moves the window to it, and reports whether it
+// was fresh: only one call ever says so of a number.
 func (w *Window) Accept(seq uint64) bool {
 	if seq == 0 {
 		return false
 	}
+	// The top goes first: see mark.
+	w.raise(seq)
 	if w.size == 0 {
-		w.raise(seq)
 		return true
 	}
-	if seq+w.size <= w.top.Load() {
-		return false
-	}
-	block, bit := seq/wordBits, uint64(1)<<(seq%wordBits)
-	slot := &w.words[block&w.mask]
+	slot := w.words().at(seq / wordBits)
 	for {
 		word := slot.Load()
-		age, next := age(block, word), word|bit
-		if age > 0 {
-			next = block<<32 | bit
-		}
-		if age < 0 || next == word {
-			return false
-		}
-		if slot.CompareAndSwap(word, next) {
-			w.raise(seq)
-			return true
+		next, fresh := w.mark(seq, word)
+		if !fresh || slot.CompareAndSwap(word, next) {
+			return fresh
 		}
 	}
+}
+
+// left says that seq is left of the window.
+func (w *Window) left(seq uint64) bool {
+	top := w.top.Load()
+	return w.size > 0 && seq < top && top-seq >= uint64(w.size)
+}
+
+// mark returns a word of the ring with seq marked in it, and whether seq is
+// fresh. The word was loaded before the call: every number in it raised the top
+// before it was marked, so none is above the top as it is now. Then a word that
+// holds other 32 numbers than seq's holds older ones and gives way: with newer
+// ones, a whole ring ahead, seq would be left of the window.
+func (w *Window) mark(seq, word uint64) (next uint64, fresh bool) {
+	if w.left(seq) {
+		return 0, false
+	}
+	block, bit := seq/wordBits, uint64(1)<<(seq%wordBits)
+	if uint32(word) == 0 || word>>32 != uint64(uint32(block)) {
+		return block<<32 | bit, true
+	}
+	return word | bit, word&bit == 0
 }
 
 func (w *Window) raise(seq uint64) {

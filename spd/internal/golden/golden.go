@@ -43,6 +43,33 @@ func (l *List) Delete(sel spd.Selector, dir spd.Dir) (*spd.Policy, error) {
 	return p, nil
 }
 
+// Replace puts p where the policy with its selector and direction stands, if
+// that has its priority, or else where Add would.
+func (l *List) Replace(p *spd.Policy) *spd.Policy {
+	i := l.index(p.Sel, p.Dir)
+	if i < 0 {
+		_ = l.Add(p)
+		return nil
+	}
+	old := l.policies[i]
+	if old.Priority == p.Priority {
+		l.policies[i] = p
+		return old
+	}
+	l.policies = slices.Delete(l.policies, i, i+1)
+	_ = l.Add(p)
+	return old
+}
+
+// Get returns the policy with this ID.
+func (l *List) Get(id uint32) *spd.Policy {
+	i := slices.IndexFunc(l.policies, func(p *spd.Policy) bool { return p.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return l.policies[i]
+}
+
 // Flush removes all and returns how many there were.
 func (l *List) Flush() int {
 	n := len(l.policies)
