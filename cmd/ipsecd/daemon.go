@@ -15,7 +15,6 @@ import (
 	"ipsecd/control"
 	"ipsecd/dataplane"
 	"ipsecd/dataplane/link"
-	"ipsecd/packet"
 	"ipsecd/sad"
 	"ipsecd/spd"
 )
@@ -42,7 +41,7 @@ type daemon struct {
 	failed   chan error // a worker's trouble
 	broken   bool       // it ended by that
 	ready    bool       // it served
-	reported [packet.NumDrops]uint64
+	dropped  dropReport
 }
 
 // newDaemon makes the databases and loads the files; nothing of the host is
@@ -193,8 +192,9 @@ func (d *daemon) fail(err error) {
 // reportEvery is how often what was dropped is logged, if anything was.
 const reportEvery = time.Minute
 
-// tick keeps the engine's clock, so that no packet asks the kernel for the
-// time, and logs what was dropped meanwhile.
+// tick keeps the engine's clock, so that no packet asks the kernel for the time,
+// wipes the keys of SAs that nobody uses any more, and logs what was dropped
+// meanwhile.
 func (d *daemon) tick(ctx context.Context) {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
@@ -203,6 +203,7 @@ func (d *daemon) tick(ctx context.Context) {
 		select {
 		case now := <-t.C:
 			d.clock.Store(now.Unix())
+			d.sad.Reap()
 			if now.Sub(reported) >= reportEvery {
 				d.reportDrops()
 				reported = now
@@ -213,16 +214,7 @@ func (d *daemon) tick(ctx context.Context) {
 	}
 }
 
-// reportDrops logs, for each reason that packets were dropped for since the last
-// report, how many those are, and in all.
-func (d *daemon) reportDrops() {
-	for reason, n := range d.engine.Drops.All() {
-		if last := d.reported[reason]; n > last {
-			d.log.Info("dropped", "reason", reason.String(), "packets", n-last, "total", n, "help", reason.Help())
-			d.reported[reason] = n
-		}
-	}
-}
+func (d *daemon) reportDrops() { d.dropped.log(d.log, &d.engine.Drops, d.sad) }
 
 // close takes back what open made and returns err, or else what went wrong. A
 // daemon that broke leaves its rules and unreachable routes, as a killed one

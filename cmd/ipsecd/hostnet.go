@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -28,6 +29,10 @@ const (
 	maxMTU     = 65535
 	defaultMTU = 1500 // of the path, where nothing is known of it
 )
+
+// stateName is the file of the run directory that says how links were filtered
+// before.
+const stateName = "rp_filter"
 
 var errNoFamily = error(syscall.EAFNOSUPPORT)
 
@@ -61,14 +66,20 @@ func openHost(o options, tun string, log *slog.Logger) (*hostNetwork, error) {
 	if h.mtu == 0 {
 		h.mtu = defaultMTU
 	}
-	if err := routes.SetupLink(tun, h.mtu, o.addrs, link.GSOSize, link.GSOSegs); err != nil {
+	err := routes.SetupLink(tun, h.mtu, o.addrs, link.GSOSize, link.GSOSegs)
+	switch {
+	case errors.Is(err, routes.ErrStrict):
+		log.Warn(err.Error())
+	case err != nil:
 		return nil, err
 	}
 	if o.routes == "off" {
 		h.warnRPFilter()
 		return h, nil
 	}
-	m, err := routes.New(routes.Config{Link: tun, Mark: o.mark, NATTPort: o.natt, Log: log, Guard: true})
+	m, err := routes.New(routes.Config{
+		Link: tun, Mark: o.mark, NATTPort: o.natt, Log: log, Guard: true, State: filepath.Join(o.runDir, stateName),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +231,11 @@ func (h *hostNetwork) leastMTU(policies *spd.DB) int {
 // gets too small, and does not bring them back.
 func (h *hostNetwork) setMTU(mtu int) error {
 	if h.mtu < minMTUIPv6 && mtu >= minMTUIPv6 {
-		return routes.SetupLink(h.tun, mtu, h.o.addrs, link.GSOSize, link.GSOSegs)
+		err := routes.SetupLink(h.tun, mtu, h.o.addrs, link.GSOSize, link.GSOSegs)
+		if errors.Is(err, routes.ErrStrict) {
+			return nil // which was said at the start
+		}
+		return err
 	}
 	return routes.SetMTU(h.tun, mtu)
 }

@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"encoding/binary"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"ipsecd/internal/netns"
 )
@@ -16,21 +19,78 @@ func TestPathMTU(t *testing.T) {
 		{"6in6 udp", "fd00:1::1", "fd00:2::2", "fd00:a::1", "fd00:b::1", "[4500]", gcm, 1},
 	} {
 		t.Run(tun.name, func(t *testing.T) {
-			netns.Need(t)
-			a, r, b := newHost(t, "A"), newHost(t, "R"), newHost(t, "B")
-			lay(t, a, r, wireName, "left", []string{"198.51.100.1/24", "fd00:1::1/64"}, []string{"198.51.100.254/24", "fd00:1::fe/64"}, 1500)
-			lay(t, r, b, "right", wireName, []string{"203.0.113.254/24", "fd00:2::fe/64"}, []string{"203.0.113.2/24", "fd00:2::2/64"}, 1400)
-			r.must("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
-			a.must("ip", "route", "add", "default", "via", "198.51.100.254")
-			a.must("ip", "-6", "route", "add", "default", "via", "fd00:1::fe")
-			b.must("ip", "route", "add", "default", "via", "203.0.113.254")
-			b.must("ip", "-6", "route", "add", "default", "via", "fd00:2::fe")
+			t.Parallel()
+			a, b := newRouted(t)
 			a.start(append(addrs("A", tun), "-f", a.file("setkey.conf", script("A", tun)))...)
 			// B's segments would fit; A has to learn.
 			b.start(append(addrs("B", tun), "--mtu", "1400", "-f", b.file("setkey.conf", script("B", tun)))...)
 			transfer(t, a, b, tun.innerA, tun.innerB, 4<<20, nil)
 		})
 	}
+}
+
+// The same in transport mode, where the address that has the smaller MTU on its
+// way is that of the protected peer; and a host with a router before its peer
+// stays as strict as it was.
+func TestTransportBehindRouter(t *testing.T) {
+	for _, tr := range []transport{
+		{"IPv4", 1, own4A, "203.0.113.2", "", gcm, ""}, {"IPv4", 1, own4A, "203.0.113.2", "[4500]", gcm, ""},
+		{"IPv6", 1, own6A, "fd00:2::2", "", gcm, ""}, {"IPv6", 1, own6A, "fd00:2::2", "[4500]", gcm, ""},
+	} {
+		t.Run(tr.name+tr.port, func(t *testing.T) {
+			t.Parallel()
+			a, b := newRouted(t)
+			a.setRPFilters(tr.rpFilter)
+			b.setRPFilters(tr.rpFilter)
+			wire := listen(t, a)
+			a.start("-f", a.file("setkey.conf", tr.script("A")))
+			b.start("--mtu", "1400", "-f", b.file("setkey.conf", tr.script("B")))
+			if !ping(t, a, tr.a, tr.b) || !askPorts(t, a, b, tr.a, tr.b, "500", "500", patience) {
+				t.Errorf("no answer; logs:\n%s\n%s", a.log, b.log)
+			}
+			transfer(t, a, b, tr.a, tr.b, 4<<20, nil)
+			for _, f := range wire.stop() {
+				if _, other := dissect(f); other != "" && !isIKE(f) && !isTooBig(f) {
+					t.Errorf("in clear on the wire: %s", other)
+				}
+			}
+			for _, h := range []*host{a, b} {
+				if got := h.rpFilter(wireName); got != "1" {
+					t.Errorf("host %s has rp_filter %s", h.name, got)
+				}
+			}
+		})
+	}
+}
+
+// isTooBig tells whether a frame is the router's "fragmentation needed" or "packet
+// too big".
+func isTooBig(frame []byte) bool {
+	const eth = 14
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case unix.ETH_P_IP:
+		return frame[eth+9] == unix.IPPROTO_ICMP && frame[eth+20] == 3 && frame[eth+21] == 4
+	case unix.ETH_P_IPV6:
+		return frame[eth+6] == unix.IPPROTO_ICMPV6 && frame[eth+40] == 2
+	}
+	return false
+}
+
+// newRouted makes hosts A, 198.51.100.1 and fd00:1::1, and B, 203.0.113.2 and
+// fd00:2::2, with a router between them and an MTU of 1400 behind it.
+func newRouted(t *testing.T) (a, b *host) {
+	t.Helper()
+	netns.Need(t)
+	a, b = newHost(t, "A"), newHost(t, "B")
+	r := newHost(t, "R")
+	lay(t, a, r, wireName, "left", []string{"198.51.100.1/24", "fd00:1::1/64"}, []string{"198.51.100.254/24", "fd00:1::fe/64"}, 1500)
+	lay(t, r, b, "right", wireName, []string{"203.0.113.254/24", "fd00:2::fe/64"}, []string{"203.0.113.2/24", "fd00:2::2/64"}, 1400)
+	r.must("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
+	a.must("ip", "route", "add", "default", "via", "198.51.100.254")
+	a.must("ip", "-6", "route", "add", "default", "via", "fd00:1::fe")
+	b.must("ip", "route", "add", "default", "via", "203.0.113.254")
+	b.must("ip", "-6", "route", "add", "default", "via", "fd00:2::fe")
+	return a, b
 }
 
 func lay(t *testing.T, a, b *host, nameA, nameB string, addrsA, addrsB []string, mtu int) {

@@ -8,8 +8,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netlink"
 )
 
 // What keeps ipsecd or setkey from starting is said in one line, with exit
@@ -145,21 +143,13 @@ func TestStrictReversePath(t *testing.T) {
 	for _, port := range []string{"", "[4500]"} {
 		t.Run("ports "+port, func(t *testing.T) {
 			a, b := newPair(t)
-			for _, h := range []*host{a, b} {
-				for _, conf := range []string{"all", wireName} {
-					if err := h.ns.Do(func() error {
-						return os.WriteFile("/proc/sys/net/ipv4/conf/"+conf+"/rp_filter", []byte("1"), 0)
-					}); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
+			a.setRPFilters(1)
+			b.setRPFilters(1)
 			// Everything is protected, the peer's own address with it.
 			tun := tunnel{"", "198.51.100.1", "198.51.100.2", "10.1.1.1", "10.2.1.1", port, gcm, 1}
 			everything := func(end, own, peer string) string {
 				return script(end, tun) + "spdadd 0.0.0.0/0 0.0.0.0/0 any -P out ipsec esp/tunnel/" + own + "-" + peer + "/unique:1;\n"
 			}
-			a.neighbours(b)
 			a.start("--addr", tun.innerA, "-f", a.file("setkey.conf", everything("A", tun.outerA, tun.outerB)))
 			b.start("--addr", tun.innerB, "-f", b.file("setkey.conf", everything("B", tun.outerB, tun.outerA)))
 			if !ask(t, a, b, tun.innerA, tun.innerB, patience) {
@@ -169,28 +159,7 @@ func TestStrictReversePath(t *testing.T) {
 	}
 }
 
-// neighbours tells both hosts the other's link address: strict filtering would
-// not let them answer ARP from an address that is protected.
-func (h *host) neighbours(other *host) {
-	h.Helper()
-	macs := map[*host]netlink.Link{}
-	for _, x := range []*host{h, other} {
-		if err := x.ns.Do(func() (err error) {
-			macs[x], err = netlink.LinkByName(wireName)
-			return err
-		}); err != nil {
-			h.Fatal(err)
-		}
-	}
-	for x, peer := range map[*host]*host{h: other, other: h} {
-		ip := map[string]string{"A": "198.51.100.1", "B": "198.51.100.2"}[peer.name]
-		if out, code := x.run("ip", "neigh", "replace", ip, "lladdr", macs[peer].Attrs().HardwareAddr.String(), "dev", wireName); code != 0 {
-			h.Fatal(out)
-		}
-	}
-}
-
-// network is the state of links, rules and routes as text, but for what the
+// network is the state of links, rules, routes and filters as text, but for what the
 // kernel makes of the wire's link-local address, which takes it a second or two.
 func (h *host) network() string {
 	h.Helper()
@@ -209,7 +178,8 @@ func (h *host) network() string {
 			}
 		}
 	}
-	return strings.Join(all, "")
+	filters, _ := h.run("sh", "-c", "grep . /proc/sys/net/ipv4/conf/*/rp_filter")
+	return strings.Join(all, "") + filters
 }
 
 // runAs is run as another user.

@@ -107,9 +107,15 @@ func ask(t *testing.T, a, b *host, src, dst string, wait time.Duration) bool {
 // askPort is ask at a port.
 func askPort(t *testing.T, a, b *host, src, dst, port string, wait time.Duration) bool {
 	t.Helper()
-	server := packetConn(t, b, net.JoinHostPort(dst, port))
+	return askPorts(t, a, b, src, dst, "0", port, wait)
+}
+
+// askPorts is ask from a port to another.
+func askPorts(t *testing.T, a, b *host, src, dst, srcPort, dstPort string, wait time.Duration) bool {
+	t.Helper()
+	server := packetConn(t, b, net.JoinHostPort(dst, dstPort))
 	defer server.Close()
-	client := packetConn(t, a, net.JoinHostPort(src, "0"))
+	client := packetConn(t, a, net.JoinHostPort(src, srcPort))
 	defer client.Close()
 	go func() {
 		buf := make([]byte, 2048)

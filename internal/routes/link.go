@@ -17,7 +17,7 @@ import (
 // TUN, and what they let pass would come back by such a route. gsoMaxSize
 // (octets) and gsoMaxSegs bound the packets that the kernel hands over
 // unsegmented; 0 leaves the kernel's limit, and so does a kernel that cannot set
-// them. It may be called again.
+// them. With ErrStrict all is done but the filtering. It may be called again.
 func SetupLink(name string, mtu int, addrs []netip.Prefix, gsoMaxSize, gsoMaxSegs int) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
@@ -35,9 +35,6 @@ func SetupLink(name string, mtu int, addrs []netip.Prefix, gsoMaxSize, gsoMaxSeg
 	if err := noLinkLocal(link); err != nil {
 		return fmt.Errorf("link %s: IPv6 address generation: %w", name, err)
 	}
-	if err := loosenRPFilter(name); err != nil {
-		return fmt.Errorf("link %s: %w", name, err)
-	}
 	for _, p := range addrs {
 		if err := addAddr(link, p); err != nil {
 			return fmt.Errorf("link %s: address %s: %w", name, p, err)
@@ -45,6 +42,9 @@ func SetupLink(name string, mtu int, addrs []netip.Prefix, gsoMaxSize, gsoMaxSeg
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("link %s: set up: %w", name, err)
+	}
+	if err := loosenRPFilter(name); err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
 	}
 	return nil
 }

@@ -36,12 +36,19 @@ func (h *host) socket(proto int) (fd int) {
 	return fd
 }
 
-// send sends the text behind a UDP header from port 4500 to 4500, in which the
-// other protocols see eight octets more of payload.
+// send is sendPort for encapsulation.
 func send(t *testing.T, fd int, dst, text string) {
 	t.Helper()
-	header := []byte{4500 >> 8, 4500 & 0xff, 4500 >> 8, 4500 & 0xff, 0, byte(8 + len(text)), 0, 0}
-	to := &unix.SockaddrInet4{Port: 4500, Addr: netip.MustParseAddr(dst).As4()}
+	sendPort(t, fd, 4500, dst, text)
+}
+
+// sendPort sends the text behind a UDP header from the port to the same, in which
+// other protocols than UDP see eight octets more of payload.
+func sendPort(t *testing.T, fd int, port uint16, dst, text string) {
+	t.Helper()
+	high, low := byte(port>>8), byte(port)
+	header := []byte{high, low, high, low, 0, byte(8 + len(text)), 0, 0}
+	to := &unix.SockaddrInet4{Port: int(port), Addr: netip.MustParseAddr(dst).As4()}
 	if err := unix.Sendto(fd, append(header, text...), 0, to); err != nil {
 		t.Fatal(err)
 	}

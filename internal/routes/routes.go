@@ -5,10 +5,10 @@
 //
 // A Manager owns the routing table 26992, and the rules in both families that
 // carry its protocol number at its priorities. It touches no other rule and no
-// other table. One at a time serves a network namespace, that of the thread that
-// made it, where it stays; the functions of the package act in that of the
-// calling thread. All may be called concurrently. This is control path: every
-// call talks to the kernel.
+// other table, and of other links than the TUN only rp_filter. One at a time
+// serves a network namespace, that of the thread that made it, where it stays; the
+// functions of the package act in that of the calling thread. All may be called
+// concurrently. This is control path: every call talks to the kernel.
 //
 // The rules, MARK being Config.Mark, PORT Config.NATTPort, and GROUP a link group
 // that holds the TUN alone:
@@ -16,6 +16,7 @@
 //	5210   fwmark MARK goto 5214                        what the daemon sends: sealed, or bypassed
 //	5211   iif lo ipproto esp, ah, comp goto 5214       sealed packets, in and out
 //	5212   iif lo ipproto udp sport PORT goto 5214      the same, UDP-encapsulated
+//	5212   iif lo ipproto udp sport 500 goto 5214       IKE (RFC 7296)
 //	5213   lookup 26992                                 everything else
 //	5214   ipproto esp nop                              the host's own rules follow
 //	32765  fwmark MARK lookup main suppress_ifgroup GROUP
@@ -30,6 +31,17 @@
 // protocol and ports of what arrives only while a rule without iif lo asks for
 // them; that is what 5214 does, and all it does.
 //
+// IKE makes the keys and must not wait for them: it keeps its real route whatever
+// the policies say. Port 500 is privileged, unless the host's administrator says
+// otherwise (ip_unprivileged_port_start), so no ordinary user gets packets of his
+// own past a policy by it; PORT is held by the daemon itself.
+//
+// ARP requests from protected neighbours are another matter: no rule can tell
+// the lookup of their sender from one that must find the TUN. So Apply sets the
+// rp_filter of a link to loose where that link filters strictly and a network on
+// it is routed into the TUN, and gives it back when that ends. A peer behind a
+// router needs none of this, and its link stays strict.
+//
 // Sealed packets step over the table rather than look up the main one, so that a
 // host's policy routing serves them too. The rules at 32765 come right before
 // the host's own for the tables main and default, and stand in for them: a route
@@ -42,6 +54,7 @@ package routes
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
@@ -85,6 +98,10 @@ type Config struct {
 	// the TUN stands an unreachable one. A killed daemon leaves these behind,
 	// and the next one takes them over; Close removes them.
 	Guard bool
+
+	// State is the path of a file in which rp_filter of the links that Apply
+	// changed outlives a kill, to be given back by the next Manager; "": none.
+	State string
 }
 
 // Manager keeps rules and routes in place until Close.
@@ -97,8 +114,13 @@ type Manager struct {
 	// inherited says that a killed instance left rules.
 	inherited bool // [I]
 
-	mu     sync.Mutex
-	kernel *netlink.Handle // [m] nil once closed
+	owner string // [I] of Config.State
+
+	mu      sync.Mutex
+	kernel  *netlink.Handle    // [m] nil once closed
+	filters rpFilters          // [m] empty where there are none to change
+	loose   map[int]strictLink // [m] links made loose, by index
+	warned  map[int]bool       // [m] links that could not be
 }
 
 // New takes the routing table over, removes what a killed instance left in it,
@@ -119,7 +141,7 @@ func New(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("netlink: %w", err), lock.Close())
 	}
-	m := &Manager{cfg: cfg, lock: lock, kernel: kernel}
+	m := &Manager{cfg: cfg, lock: lock, kernel: kernel, loose: map[int]strictLink{}, warned: map[int]bool{}}
 	if err := m.takeOver(); err != nil {
 		return nil, errors.Join(err, m.release())
 	}
@@ -147,7 +169,23 @@ func (m *Manager) takeOver() (err error) {
 		}
 		m.inherited = m.inherited || len(rules) > 0
 	}
+	if err := m.openFilters(); err != nil {
+		return err
+	}
 	return m.removeRoutes(func(r *netlink.Route) bool { return m.cfg.Guard && r.Priority == guardMetric })
+}
+
+// openFilters finds the links' rp_filter, and what a killed instance changed there.
+func (m *Manager) openFilters() (err error) {
+	m.filters, err = openRPFilters()
+	if errors.Is(err, fs.ErrNotExist) {
+		m.cfg.Log.Debug("reverse-path filtering cannot be told", "err", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.recall()
 }
 
 func (m *Manager) install() error {
@@ -177,15 +215,15 @@ func (m *Manager) findFamilies() error {
 }
 
 // Close removes every rule and route of ours, also those of an Apply that
-// failed half way, and gives the TUN, if it is still there, the group it had. A
-// second Close does nothing.
+// failed half way, and gives the TUN, if it is still there, the group it had, and
+// links their reverse-path filtering. A second Close does nothing.
 func (m *Manager) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.kernel == nil {
 		return nil
 	}
-	return errors.Join(m.removeRules(nil), m.removeRoutes(nil), m.restoreGroup(), m.release())
+	return errors.Join(m.removeRules(nil), m.removeRoutes(nil), m.tighten(nil), m.restoreGroup(), m.release())
 }
 
 // Abort is Close before the first packet: of what a killed instance left, which
@@ -202,15 +240,16 @@ func (m *Manager) Abort() error {
 	return m.release()
 }
 
-// Repair puts rules back that somebody else removed. It is cheap, whatever the
-// size of the table; Apply does it too.
+// Repair puts rules back that somebody else removed, and links to loose filtering
+// that Apply had set to it. It is cheap, whatever the size of the table; Apply
+// does it too.
 func (m *Manager) Repair() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.kernel == nil {
 		return ErrClosed
 	}
-	return m.repairRules()
+	return errors.Join(m.repairRules(), m.keepLoose())
 }
 
 func (m *Manager) restoreGroup() error {
@@ -225,7 +264,10 @@ func (m *Manager) restoreGroup() error {
 func (m *Manager) release() error {
 	m.kernel.Close()
 	m.kernel = nil
-	return m.lock.Close()
+	if m.filters.conf == nil {
+		return m.lock.Close()
+	}
+	return errors.Join(m.filters.close(), m.lock.Close())
 }
 
 func familyName(family int) string {

@@ -47,6 +47,7 @@ func TestRules(t *testing.T) {
 			"5211 iif lo proto 51 goto 5214",
 			"5211 iif lo proto 108 goto 5214",
 			"5212 iif lo proto 17 sport 4500-4500 goto 5214",
+			"5212 iif lo proto 17 sport 500-500 goto 5214",
 			"5213 table 26992",
 			"5214 proto 50")
 		for _, table := range hostTables {
@@ -91,6 +92,7 @@ func TestSortForRemoval(t *testing.T) {
 		"32765 mark 0x1b5ec/0xffffffff table 253 but group 26992",
 		"32765 mark 0x1b5ec/0xffffffff table 254 but group 26992",
 		"5214 proto 50",
+		"5212 iif lo proto 17 sport 500-500 goto 5214",
 		"5212 iif lo proto 17 sport 4500-4500 goto 5214",
 		"5211 iif lo proto 108 goto 5214",
 		"5211 iif lo proto 51 goto 5214",
@@ -163,10 +165,10 @@ func TestLeftovers(t *testing.T) {
 					ports = append(ports, r.Sport.Start)
 				}
 			}
-			if !slices.Equal(ports, []uint16{4501, 4501}) {
-				t.Errorf("rules for the ports %v are left, want 4501 in both families", ports)
+			if !slices.Equal(ports, []uint16{500, 4501, 500, 4501}) {
+				t.Errorf("rules for the ports %v are left, want 500 and 4501 in both families", ports)
 			}
-			if got, want := len(h.rules()), len(bare)+19; got != want {
+			if got, want := len(h.rules()), len(bare)+21; got != want {
 				t.Errorf("%d rules, want %d", got, want)
 			}
 

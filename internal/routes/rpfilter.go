@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -16,73 +15,115 @@ const (
 	rpLoose  = 2
 )
 
+// ErrStrict is SetupLink's answer where the TUN filters strictly by reverse path
+// and /proc/sys cannot be written: it drops what comes out of an SA from an
+// address that is not routed into it.
+var ErrStrict = errors.New("strict reverse-path filtering cannot be changed from here")
+
 const confDir = "/proc/sys/net/ipv4/conf"
+
+// rpFilters are the rp_filter settings of one network namespace, whatever thread
+// reads and changes them.
+type rpFilters struct{ conf *os.Root }
+
+// openRPFilters opens those of the calling thread's namespace.
+func openRPFilters() (rpFilters, error) {
+	conf, err := os.OpenRoot(confDir)
+	if err != nil {
+		return rpFilters{}, fmt.Errorf("reverse-path filtering: %w", err)
+	}
+	return rpFilters{conf}, nil
+}
+
+func (f rpFilters) close() error { return f.conf.Close() }
+
+// own returns a link's own value; fs.ErrNotExist when there is no such link.
+func (f rpFilters) own(link string) (int, error) {
+	text, err := f.conf.ReadFile(link + "/rp_filter")
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0, fmt.Errorf("rp_filter of %s: %w", link, err)
+	}
+	return n, nil
+}
+
+// strict tells whether a link's own value lets it filter strictly.
+func (f rpFilters) strict(own int) (bool, error) {
+	all, err := f.own("all")
+	return max(own, all) == rpStrict, err
+}
+
+// set changes a link's own value.
+func (f rpFilters) set(link string, value int) error {
+	file, err := f.conf.OpenFile(link+"/rp_filter", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(strconv.Itoa(value))
+	return errors.Join(err, file.Close())
+}
 
 // CheckRPFilter names the links, loopback apart, with strict reverse-path
 // filtering. They drop what comes from a protected address by another way than
 // the TUN, save sealed packets, for which the rules of a Manager make room. They
 // still drop the later fragments of UDP encapsulation, which show no port, and
 // leave a neighbour's ARP requests unanswered where its own address is
-// protected.
+// protected; see Manager.Apply.
 func CheckRPFilter() ([]string, error) {
+	filters, err := openRPFilters()
+	if err != nil {
+		return nil, err
+	}
+	defer filters.close()
 	entries, err := os.ReadDir(confDir)
 	if err != nil {
 		return nil, fmt.Errorf("reverse-path filtering: %w", err)
 	}
-	var strict []string
+	var links []string
 	for _, e := range entries {
 		name := e.Name()
-		if name == "all" || name == "default" || name == "lo" {
+		if name == "all" || name == "default" || name == loopback {
 			continue
 		}
-		value, err := rpFilter(name)
+		own, err := filters.own(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the link went meanwhile
 		}
-		if err != nil {
+		strict, allErr := filters.strict(own)
+		if err := errors.Join(err, allErr); err != nil {
 			return nil, err
 		}
-		if value == rpStrict {
-			strict = append(strict, name)
+		if strict {
+			links = append(links, name)
 		}
 	}
-	return strict, nil
+	return links, nil
 }
 
 // loosenRPFilter makes a link take packets from any source that has a route at
 // all, whatever "all" says later. Where /proc/sys cannot be written it is enough
 // that the link is not strict now.
 func loosenRPFilter(name string) error {
-	err := os.WriteFile(rpFilterPath(name), []byte(strconv.Itoa(rpLoose)), 0o644)
-	if err == nil {
+	filters, err := openRPFilters()
+	if err != nil {
+		return err
+	}
+	defer filters.close()
+	if err = filters.set(name, rpLoose); err == nil {
 		return nil
 	}
-	if value, readErr := rpFilter(name); readErr == nil && value != rpStrict {
-		return nil
+	if own, readErr := filters.own(name); readErr == nil {
+		if strict, readErr := filters.strict(own); readErr == nil && !strict {
+			return nil
+		}
 	}
-	return fmt.Errorf("loose reverse-path filtering: %w", err)
+	return fmt.Errorf("%w: %w; run: sysctl -w %s=2", ErrStrict, err, sysctlName(name))
 }
 
-// rpFilter returns the value that holds for a link.
-func rpFilter(name string) (int, error) {
-	own, err := readInt(rpFilterPath(name))
-	if err != nil {
-		return 0, err
-	}
-	all, err := readInt(rpFilterPath("all"))
-	return max(own, all), err
-}
-
-func rpFilterPath(name string) string { return filepath.Join(confDir, name, "rp_filter") }
-
-func readInt(path string) (int, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", path, err)
-	}
-	return n, nil
+// sysctlName is rp_filter of a link as sysctl(8) has it.
+func sysctlName(link string) string {
+	return "net.ipv4.conf." + strings.ReplaceAll(link, ".", "/") + ".rp_filter"
 }

@@ -52,19 +52,18 @@ func TestCheckRPFilter(t *testing.T) {
 }
 
 func writeRPFilter(conf, value string) error {
-	return os.WriteFile(rpFilterPath(conf), []byte(value), 0o644)
+	return os.WriteFile(confDir+"/"+conf+"/rp_filter", []byte(value), 0)
 }
 
-// Two hosts on one wire protect what they say to each other, and the first
-// filters strictly: the peer's address leads to the TUN, yet comes in by the
-// wire. Sealed packets pass, thanks to the rules by protocol.
+// A host that filters strictly protects what it says to a peer behind a router:
+// the peer's address leads to the TUN, yet comes in by the wire. Sealed packets and
+// IKE pass, thanks to the rules, and the wire stays strict.
 func TestStrictRPFilter(t *testing.T) {
-	here, peer := newHost(t, "here"), newHost(t, "peer")
-	err := netns.Veth(here.ns, peer.ns, "wire", "wire", prefixes("192.0.2.1/24"), prefixes("192.0.2.2/24"), 1500)
-	if err != nil {
-		t.Fatal(err)
-	}
-	acquaint(here, peer)
+	here, router, peer := newHost(t, "here"), newHost(t, "router"), newHost(t, "peer")
+	lay(t, here, router, "wire", "left", "192.0.2.1/24", "192.0.2.2/24")
+	lay(t, router, peer, "right", "wire", "198.51.100.1/24", "198.51.100.2/24")
+	router.do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) })
+	peer.do(func() error { return addDefaults("wire", "198.51.100.1") })
 	here.tun("ipsec0")
 	here.do(func() error {
 		for _, conf := range []string{"all", "wire"} {
@@ -74,19 +73,27 @@ func TestStrictRPFilter(t *testing.T) {
 		}
 		return SetupLink("ipsec0", 1400, nil, 0, 0)
 	})
+	here.do(func() error { return addDefaults("wire", "192.0.2.2") })
 	m := here.start(Config{Link: "ipsec0", NATTPort: 4500})
-	here.apply(m, []Route{protected("192.0.2.1/32", "192.0.2.2/32")})
+	here.apply(m, []Route{protected("192.0.2.1/32", "198.51.100.2/32")})
+	here.wantRPFilter("wire", 1)
 
-	for _, proto := range []int{unix.IPPROTO_ESP, unix.IPPROTO_AH, unix.IPPROTO_COMP, unix.IPPROTO_UDP} {
-		t.Run(fmt.Sprint("protocol ", proto), func(t *testing.T) {
-			rcv, snd := here.rawSocket(proto), peer.rawSocket(proto)
-			send(t, snd, "192.0.2.1", "with the rule")
+	for _, c := range []struct {
+		proto int
+		port  uint16
+	}{
+		{unix.IPPROTO_ESP, 0}, {unix.IPPROTO_AH, 0}, {unix.IPPROTO_COMP, 0},
+		{unix.IPPROTO_UDP, 4500}, {unix.IPPROTO_UDP, 500},
+	} {
+		t.Run(fmt.Sprintf("protocol %d port %d", c.proto, c.port), func(t *testing.T) {
+			rcv, snd := here.rawSocket(c.proto), peer.rawSocket(c.proto)
+			sendPort(t, snd, c.port, "192.0.2.1", "with the rule")
 			if got := receive(t, rcv); !strings.HasSuffix(got, "with the rule") {
 				t.Fatalf("received %q", got)
 			}
 			before := here.reversePathDrops()
-			here.withoutRule(proto)
-			send(t, snd, "192.0.2.1", "without the rule")
+			here.withoutRule(c.proto, c.port)
+			sendPort(t, snd, c.port, "192.0.2.1", "without the rule")
 			here.awaitReversePathDrop(before)
 			n, _, err := unix.Recvfrom(rcv, make([]byte, 100), unix.MSG_DONTWAIT)
 			if err != unix.EAGAIN {
@@ -96,37 +103,16 @@ func TestStrictRPFilter(t *testing.T) {
 	}
 }
 
-// acquaint tells two hosts each other's link address: strict filtering refuses
-// to answer an ARP request that comes from a protected address.
-func acquaint(a, b *host) {
-	a.Helper()
-	for _, pair := range [][2]*host{{a, b}, {b, a}} {
-		var neigh netlink.Neigh
-		pair[1].do(func() error {
-			link, err := netlink.LinkByName("wire")
-			if err != nil {
-				return err
-			}
-			addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
-			if err != nil {
-				return err
-			}
-			neigh.IP, neigh.HardwareAddr = addrs[0].IP, link.Attrs().HardwareAddr
-			return nil
-		})
-		pair[0].do(func() error {
-			link, err := netlink.LinkByName("wire")
-			if err != nil {
-				return err
-			}
-			neigh.LinkIndex, neigh.State = link.Attrs().Index, netlink.NUD_PERMANENT
-			return netlink.NeighSet(&neigh)
-		})
+// lay lays a wire between two hosts.
+func lay(t *testing.T, a, b *host, nameA, nameB, addrA, addrB string) {
+	t.Helper()
+	if err := netns.Veth(a.ns, b.ns, nameA, nameB, prefixes(addrA), prefixes(addrB), 1500); err != nil {
+		t.Fatal(err)
 	}
 }
 
-// withoutRule takes away the first rule by this protocol.
-func (h *host) withoutRule(proto int) {
+// withoutRule takes away the rule by this protocol and source port, 0 for none.
+func (h *host) withoutRule(proto int, port uint16) {
 	h.Helper()
 	h.do(func() error {
 		rules, err := netlink.RuleList(netlink.FAMILY_V4)
@@ -134,11 +120,11 @@ func (h *host) withoutRule(proto int) {
 			return err
 		}
 		for i := range rules {
-			if rules[i].IPProto == proto {
+			if rules[i].IPProto == proto && ruleOf(&rules[i]).srcPort == port {
 				return netlink.RuleDel(&rules[i])
 			}
 		}
-		return fmt.Errorf("there is no rule by protocol %d", proto)
+		return fmt.Errorf("there is no rule by protocol %d and port %d", proto, port)
 	})
 }
 

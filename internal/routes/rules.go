@@ -29,6 +29,7 @@ type rule struct {
 
 const (
 	loopback    = "lo"
+	portIKE     = 500               // RFC 7296, section 2.11
 	endPriority = firstPriority + 4 // where what goes round our table goes on
 )
 
@@ -38,7 +39,7 @@ func (m *Manager) wantedRules(family int) []rule {
 	for _, proto := range []int{unix.IPPROTO_ESP, unix.IPPROTO_AH, unix.IPPROTO_COMP} {
 		rules = append(rules, rule{priority: firstPriority + 1, iif: loopback, ipProto: proto, jump: endPriority})
 	}
-	if port := m.cfg.NATTPort; port != 0 {
+	for _, port := range m.ownPorts() {
 		rules = append(rules, rule{
 			priority: firstPriority + 2, iif: loopback, ipProto: unix.IPPROTO_UDP, srcPort: port, jump: endPriority,
 		})
@@ -54,6 +55,15 @@ func (m *Manager) wantedRules(family int) []rule {
 		rules[i].family = family
 	}
 	return rules
+}
+
+// ownPorts are the UDP ports that packets with keys, and the exchange of keys,
+// come from.
+func (m *Manager) ownPorts() []uint16 {
+	if port := m.cfg.NATTPort; port != 0 && port != portIKE {
+		return []uint16{port, portIKE}
+	}
+	return []uint16{portIKE}
 }
 
 // hostTables are those that the kernel's own rules look up behind ours.

@@ -59,6 +59,11 @@ var linkScoped = []netip.Prefix{
 // several policies with one Dst the first that has such an address decides.
 // Call Apply again when addresses come or go.
 //
+// A link on which there are neighbours that a route to the TUN leads away, and that
+// filters strictly by reverse path, is made to filter loosely, or it would not
+// answer their ARP requests; where that is not to be, one line in the log says
+// so. Close, or the Apply with which that ends, gives it back what it had.
+//
 // It compares with what the kernel has, so it repairs what others undid, rules
 // included, and its cost grows with the table. What is right already stays untouched; new routes
 // are made before old ones go. Routes that cannot be made do not keep Apply from
@@ -79,7 +84,13 @@ func (m *Manager) Apply(protect []Route, exempt []netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(repaired, m.change(have, m.plan(protect, exempt, local)))
+	want := m.plan(protect, exempt, local)
+	neighbours, loosened := m.loosen(want)
+	changed := m.change(have, want)
+	if neighbours != nil {
+		changed = errors.Join(changed, m.tighten(neighbours))
+	}
+	return errors.Join(repaired, loosened, changed)
 }
 
 // plan lays the table out.
@@ -249,14 +260,18 @@ func (m *Manager) removeRoutes(keep func(*netlink.Route) bool) error {
 
 func prefixOf(r *netlink.Route) netip.Prefix {
 	if r.Dst != nil {
-		a, _ := netip.AddrFromSlice(r.Dst.IP)
-		bits, _ := r.Dst.Mask.Size()
-		return netip.PrefixFrom(a, bits)
+		return prefixOfNet(r.Dst)
 	}
 	if r.Family == unix.AF_INET {
 		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	}
 	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+}
+
+func prefixOfNet(n *net.IPNet) netip.Prefix {
+	a, _ := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(a, bits)
 }
 
 func targetOf(r *netlink.Route) target {

@@ -31,6 +31,7 @@ func TestWatch(t *testing.T) {
 	rule := netlink.NewRule()
 	rule.Priority, rule.Table, rule.Family = 77, 77, netlink.FAMILY_V6
 	for name, change := range map[string]func() error{
+		"filter":  func() error { return writeRPFilter("wire", "1") },
 		"rule":    func() error { return netlink.RuleAdd(rule) },
 		"route":   func() error { return dropDefault(netlink.FAMILY_V4) },
 		"MTU":     func() error { return SetMTU("ipsec0", 1310) },
