@@ -15,6 +15,8 @@ test: ## run all tests, end to end where namespaces and /dev/net/tun are there
 	cd bench && $(GO) test -count=1 ./...
 	@(: <>/dev/net/tun) 2>/dev/null || echo "note: end-to-end tests were skipped: no access to /dev/net/tun"
 	@command -v tshark >/dev/null || echo "note: tests against tshark were skipped: it is not installed"
+	@for python in python3 /usr/bin/python3; do $$python -c 'import scapy, cryptography' 2>/dev/null && exit; done; \
+		echo "note: tests against scapy were skipped: python3-scapy and python3-cryptography are not installed"
 
 race: ## run all tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -count=1 -race ./...
