@@ -230,29 +230,6 @@ func TestNoAllocs(t *testing.T) {
 	}
 }
 
-// FuzzOutside throws anything at the inbound path of an engine with live SAs:
-// it does not panic, and each packet comes through or is counted once.
-func FuzzOutside(f *testing.F) {
-	w := newHandDriven(f)
-	for third := range suites {
-		b := lone(datagramFrom(third, 64))
-		w.in.handle(&b)
-		f.Add(bytes.Clone(w.wire.last[:w.wire.len]), third >= encapsulated)
-	}
-	f.Fuzz(func(t *testing.T, p []byte, udp bool) {
-		if udp && len(p) <= packet.IPv4HeaderLen+packet.UDPHeaderLen {
-			return // no socket delivers that
-		}
-		w := newHandDriven(t)
-		var b packet.Burst
-		arrived(&b, bytes.Clone(p), udp)
-		w.out.handle([]packet.Burst{b})
-		if dropped := total(w); w.host.n+dropped != 1 {
-			t.Fatalf("%d through, %d dropped, of one packet", w.host.n, dropped)
-		}
-	})
-}
-
 func total(w *handDriven) (n int) {
 	for _, c := range w.Drops.All() {
 		n += int(c)
