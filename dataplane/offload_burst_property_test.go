@@ -120,9 +120,9 @@ func TestOffloadBurstAcrossESN(t *testing.T) {
 		if !w.esn {
 			continue
 		}
-		for _, before := range []uint64{1, 2, 31, 63, 64} {
-			for _, window := range []uint32{32, 64, 4096} {
-				for _, high := range []uint64{1, 7, 1 << 30} {
+		for _, before := range []uint64{1, 31, 64} {
+			for _, window := range []uint32{32, 4096} {
+				for _, high := range []uint64{1, 1 << 30} {
 					start := high<<32 - before - 1
 					r := rand.New(rand.NewPCG(before, uint64(window)))
 					f := talk{way: &w, udp: true, port: 1}

@@ -15,7 +15,7 @@ import (
 
 var (
 	lossySeed   = flag.Uint64("lossy.seed", 0, "run TestOffloadLossyWire with this seed alone")
-	lossyRounds = flag.Int("lossy.rounds", 4, "seeds that TestOffloadLossyWire tries of each way")
+	lossyRounds = flag.Int("lossy.rounds", 2, "seeds that TestOffloadLossyWire tries of each way")
 )
 
 // lossyWire is what happens to packets on the way, each with a chance in 256.

@@ -3,12 +3,14 @@ package link
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -18,14 +20,15 @@ import (
 )
 
 // router is a host with a second TUN, to which it forwards what comes from the
-// first. The second one offloads nothing: the kernel takes apart and finishes
-// what it hands over there.
+// first.
 type router struct {
 	*tunHost
-	plain *tunHost // the same host
+	far *tunHost // the same host
 }
 
-func newRouter(t *testing.T) *router {
+// newRouter makes one. Unless the second TUN offloads, the kernel takes apart and
+// finishes what it hands over there.
+func newRouter(t *testing.T, offloads bool) *router {
 	t.Helper()
 	r := &router{tunHost: newTUNHost(t, "router", 1)}
 	r.do(func() (err error) {
@@ -34,9 +37,11 @@ func newRouter(t *testing.T) *router {
 			return err
 		}
 		t.Cleanup(func() { second.Close() })
-		r.plain = &tunHost{host: r.host, tun: second}
-		if err := noOffload(second.(*tunDevice)); err != nil {
-			return err
+		r.far = &tunHost{host: r.host, tun: second}
+		if !offloads {
+			if err := noOffload(second.(*tunDevice)); err != nil {
+				return err
+			}
 		}
 		if err := routes.SetupLink(second.Name(), mtu, nil, GSOSize, GSOSegs); err != nil {
 			return err
@@ -54,7 +59,7 @@ func newRouter(t *testing.T) *router {
 				return err
 			}
 		}
-		return r.plain.awaitReady()
+		return r.far.awaitReady()
 	})
 	return r
 }
@@ -100,7 +105,7 @@ func (r *router) forwarded(c *packet.Coalescer, pkts [][]byte) (out [][]byte) {
 	}
 	flush()
 	for len(out) < len(pkts) {
-		b := r.plain.next(func(b *packet.Burst) bool { return b.H.SrcPort == 40000 })
+		b := r.far.next(func(b *packet.Burst) bool { return b.H.SrcPort == 40000 })
 		if b.Seg != packet.Lone || b.Partial {
 			r.t.Fatalf("segmentation %d, partial %v", b.Seg, b.Partial)
 		}
@@ -113,14 +118,14 @@ func (r *router) forwarded(c *packet.Coalescer, pkts [][]byte) (out [][]byte) {
 // packets that come out are those that went in, their TTL one less. So are the
 // slow segmenter's.
 func TestOffloadKernelTakesApart(t *testing.T) {
-	r := newRouter(t)
+	r := newRouter(t, false)
 	udp := r.tun.(TakesUDP).TakesUDP()
 	for name, s := range shapes {
 		if s.ext != nil || s.ipOptions != nil {
 			continue // never joined, and no host forwards source routes
 		}
 		t.Run(name, func(t *testing.T) {
-			r.t, r.plain.t = t, t
+			r.t, r.far.t = t, t
 			s.ttl, s.port = 63, 443
 			for _, k := range []int{2, 3, 40} {
 				for _, last := range []int{1000, 999, 1} {
@@ -136,56 +141,113 @@ func TestOffloadKernelTakesApart(t *testing.T) {
 	}
 }
 
-// What the kernel hands over of a train that bears a routing header has the
-// checksum that the end of the route expects.
-func TestOffloadRoutedTrain(t *testing.T) {
-	h := newTUNHost(t, "host", 1)
-	via := packet.AddrFrom(netip.MustParseAddr("fd00:9::50"))
-	// RFC 8754 2: two segments; where the route ends, the first, the kernel
-	// fills in.
-	header := append([]byte{0, 4, 4, 1, 1, 0, 0, 0}, make([]byte, 16)...)
-	header = append(header, via[:]...)
-	h.do(func() error {
-		c, err := net.Dial("udp", "[fd00:9::99]:4433")
-		if err != nil {
-			return err
+// A train goes through a host, from TUN to TUN, without an allocation: written as
+// it is joined, forwarded in one piece and read so.
+func TestOffloadTrainDoesNotAllocate(t *testing.T) {
+	r := newRouter(t, true)
+	for _, tt := range []struct {
+		name string
+		shape
+	}{
+		{"TCP4", shape{flags: ack, df: true}},
+		{"TCP6", shape{v6: true, flags: ack}},
+		{"UDP4", shape{udp: true, df: true}},
+		{"UDP6", shape{v6: true, udp: true}},
+	} {
+		if tt.udp && !r.tun.(TakesUDP).TakesUDP() {
+			continue
 		}
-		defer c.Close()
-		return sendRoutedTrain(c.(*net.UDPConn), string(header), pattern(4321, 1), 1000)
-	})
-	for got := 0; got < 5; {
-		b := h.next(func(b *packet.Burst) bool { return b.H.DstPort == 4433 })
-		if b.H.Dst != via {
-			t.Fatalf("bound for %s, want %s", b.H.Dst, via)
-		}
-		for i, p := range whole(b) {
-			l4 := p[b.H.L4:]
-			if sum := slowSum(append(pseudoHeader(p, packet.ProtoUDP, len(l4)), l4...)); sum != 0xffff {
-				t.Errorf("packet %d of %d: the checksum is wrong by %#x", i, b.Len(), ^sum)
+		t.Run(tt.name, func(t *testing.T) {
+			s := tt.shape
+			s.ttl, s.port, s.payload = 64, 443, pattern(40*1000, 1)
+			var b, got packet.Burst
+			fromVirtio(&b, s.offloaded(t, 1000))
+			if d := b.Classify(); d != packet.Kept {
+				t.Fatal(d)
 			}
-			got++
-		}
+			w := r.tun.Writer()
+			checkNoAllocations(t, r.far.tun, func() error {
+				if err := w.Write(&b); err != nil {
+					return err
+				}
+				for {
+					if err := r.far.tun.Read(&got); err != nil {
+						return err
+					}
+					if got.Classify() == packet.Kept && got.H.SrcPort == 40000 {
+						break
+					}
+				}
+				if got.Len() != 40 {
+					return fmt.Errorf("%d packets", got.Len())
+				}
+				return nil
+			})
+		})
 	}
 }
 
-// sendRoutedTrain sends data in datagrams of size octets by one UDP_SEGMENT
-// call, with a routing header.
-func sendRoutedTrain(c *net.UDPConn, header string, data []byte, size int) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		if failed = unix.SetsockoptString(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RTHDR, header); failed == nil {
-			failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, size)
+// A TCP connection whose segments bear a routing header: the checksum covers the
+// address where the route ends, which no destination field of what the kernel
+// hands over holds.
+func TestOffloadRoutedTCP(t *testing.T) {
+	a, b := newTUNHost(t, "a", 1), newTUNHost(t, "b", 2)
+	end := netip.MustParseAddr("fd00:9::99") // at b as well, but the route leads over b's other address
+	b.do(func() error {
+		for _, device := range []string{"all", b.tun.Name()} {
+			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+device+"/seg6_enabled", []byte("1"), 0); err != nil {
+				return err
+			}
 		}
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: end.AsSlice(), Mask: net.CIDRMask(128, 128)}, Flags: unix.IFA_F_NODAD})
 	})
-	if err := errors.Join(err, failed); err != nil {
-		return err
+	c := connect(t, a, b)
+	l, err := b.ns.Listen("tcp", netip.AddrPortFrom(end, 0).String())
+	if err != nil {
+		t.Fatal(err)
 	}
-	_, err = c.Write(data)
-	return err
+	defer l.Close()
+	want := pattern(1<<20, 1)
+	var out net.Conn
+	a.do(func() (err error) {
+		d := net.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) (err error) {
+			raw.Control(func(fd uintptr) {
+				err = unix.SetsockoptString(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RTHDR, routeOver(b.addr(true)))
+			})
+			return err
+		}}
+		out, err = d.Dial("tcp", l.Addr().String())
+		return err
+	})
+	defer out.Close()
+	in, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	go func() {
+		out.Write(want)
+		out.Close()
+	}()
+	in.SetReadDeadline(time.Now().Add(patience))
+	got, err := io.ReadAll(in)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d of %d octets, or others: %v", len(got), len(want), err)
+	}
+	if c.bursts[packet.TCP].Load() == 0 {
+		t.Error("the kernel hands over no trains with a routing header")
+	}
+}
+
+// routeOver is a routing header (RFC 8754 2) of two segments; the first, where
+// the route ends, the kernel fills in.
+func routeOver(a packet.Addr) string {
+	h := append([]byte{0, 4, 4, 1, 1, 0, 0, 0}, make([]byte, 16)...)
+	return string(append(h, a[:]...))
 }
 
 // The header of datagrams over IPv4, of which the socket does not tell the ID, is

@@ -129,6 +129,7 @@ func burst(t fataler, pkt []byte, size int) *packet.Burst {
 	t.Helper()
 	l4 := lone(t, pkt).H.L4
 	hlen := l4 + int(pkt[l4+12]>>4)*4
+	binary.BigEndian.PutUint16(pkt[l4+16:], packet.Fold(packet.PseudoSum(pkt, packet.ProtoTCP, len(pkt)-l4)))
 	b := &packet.Burst{Seg: packet.TCP, Head: pkt[:hlen:hlen], Partial: true, CsumStart: l4, CsumOff: 16}
 	if !b.Split(pkt[hlen:], size) {
 		t.Fatalf("%d octets do not split by %d", len(pkt)-hlen, size)
