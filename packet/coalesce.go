@@ -74,7 +74,7 @@ func (c *Coalescer) Start(pkt []byte, h *Headers) {
 // written and pkt starts another.
 func (c *Coalescer) Join(pkt []byte, h *Headers) bool {
 	b := &c.burst
-	if c.first == nil || c.closed || h.Flow != b.H.Flow || len(b.Segs) == c.most() {
+	if c.first == nil || c.closed || h.Flow != b.H.Flow || h.L4 != b.H.L4 || len(b.Segs) == c.most() {
 		return false
 	}
 	n := len(b.Head)
