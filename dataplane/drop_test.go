@@ -275,6 +275,18 @@ func TestDrops(t *testing.T) {
 	}
 }
 
+// A packet whose ICV is right moves the window, whatever is wrong behind that
+// (RFC 4303 3.4.3): it is not opened again.
+func TestBadPaddingOnce(t *testing.T) {
+	e := newTestEngine(t)
+	e.load(t, hostB)
+	p := sealText(t, 1, []byte{0, 1, 2, 3, 4, 5, 7, 4})
+	e.open(p, p)
+	if bad, replayed := e.Drops.Get(packet.BadPadding), e.Drops.Get(packet.Replayed); bad != 1 || replayed != 1 {
+		t.Errorf("%d dropped for padding, %d as replayed", bad, replayed)
+	}
+}
+
 // exhaust uses up an SA's sequence numbers.
 func exhaust(t *testing.T, e *testEngine, id sad.ID) {
 	t.Helper()

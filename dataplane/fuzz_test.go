@@ -21,11 +21,11 @@ const (
 )
 
 // FuzzOutside throws anything at the inbound path of an engine with live SAs, in
-// both modes, raw and encapsulated: it does not panic, and each packet comes
-// through or is counted once.
+// both modes and families, raw and encapsulated, two packets a read: it does not
+// panic, and each packet comes through or is counted once.
 func FuzzOutside(f *testing.F) {
 	w := newHandDriven(f)
-	w.load(f, "flush;"+strings.ReplaceAll(withoutPolicies(workerScript), "-r 32", "-r 0"))
+	w.load(f, "flush;"+strings.ReplaceAll(sasOf(workerScript), "-r 32", "-r 0"))
 	for third := range suites {
 		b := lone(datagramFrom(third, 64))
 		w.in.handle(&b)
@@ -33,27 +33,33 @@ func FuzzOutside(f *testing.F) {
 		if third >= encapsulated {
 			way = asDatagram
 		}
-		f.Add(bytes.Clone(w.wire.last[:w.wire.len]), way, third)
-		f.Add(textFor(third), byte(asText), third-1)
+		p := bytes.Clone(w.wire.last[:w.wire.len])
+		f.Add(p, p, way, third)
+		f.Add(textFor(third), textFor(third), byte(asText), third-1)
 	}
-	f.Fuzz(func(t *testing.T, p []byte, way, suite byte) {
-		var b packet.Burst
-		switch way % ways {
-		case asPacket:
-			arrived(&b, bytes.Clone(p), false)
-		case asDatagram:
-			if len(p) <= packet.IPv4HeaderLen+packet.UDPHeaderLen {
-				return // no socket delivers that
+	f.Add(textFor(1), trailed(datagramFrom(1, 9)[packet.IPv4HeaderLen:], packet.ProtoUDP), byte(asText), byte(len(suites)))
+	f.Fuzz(func(t *testing.T, p, q []byte, way, suite byte) {
+		var bursts []packet.Burst
+		for _, octets := range [][]byte{p, q} {
+			var b packet.Burst
+			switch way % ways {
+			case asPacket:
+				arrived(&b, bytes.Clone(octets), false)
+			case asDatagram:
+				if len(octets) <= packet.IPv4HeaderLen+packet.UDPHeaderLen {
+					continue // no socket delivers that
+				}
+				arrived(&b, bytes.Clone(octets), true)
+			case asText:
+				third := 1 + suite%byte(len(suites)+1)
+				arrived(&b, sealedText(w, third, octets), third == encapsulated)
 			}
-			arrived(&b, bytes.Clone(p), true)
-		case asText:
-			third := 1 + suite%byte(len(suites))
-			arrived(&b, sealedText(w, third, p), third >= encapsulated)
+			bursts = append(bursts, b)
 		}
 		before := w.host.n + total(w)
-		w.out.handle([]packet.Burst{b})
-		if n := w.host.n + total(w) - before; n != 1 {
-			t.Fatalf("%d counted, of one packet", n)
+		w.out.handle(bursts)
+		if n := w.host.n + total(w) - before; n != len(bursts) {
+			t.Fatalf("%d counted, of %d packets", n, len(bursts))
 		}
 	})
 }
@@ -86,7 +92,12 @@ func TestSealedText(t *testing.T) {
 	}
 }
 
-func withoutPolicies(script string) (sas string) {
+// overIPv6 is an SA of any mode beside those of suites.
+const overIPv6 = encapsulated + 1
+
+// sasOf leaves out the policies of a script, and adds the SA over IPv6.
+func sasOf(script string) string {
+	sas := "add 2001:db8::1 2001:db8::2 esp 0x1006 -r 0 -E aes-gcm-16 0xab87c452e0602b13e1925c2962e635ad7b9d3f7b;"
 	for line := range strings.Lines(script) {
 		if strings.HasPrefix(line, "add") {
 			sas += line
@@ -95,27 +106,39 @@ func withoutPolicies(script string) (sas string) {
 	return sas
 }
 
+// destination is where the SA of a suite leads.
+func destination(third byte) netip.Addr {
+	switch third {
+	case overIPv6:
+		return netip.MustParseAddr("2001:db8::2")
+	case 3, encapsulated:
+		return netip.MustParseAddr("10.2.0.1")
+	}
+	return netip.MustParseAddr("192.0.2.2")
+}
+
 // sealedText is a packet under the SA of a suite that holds text, cut to whole
 // blocks.
 func sealedText(w *handDriven, third byte, text []byte) []byte {
-	dst := netip.AddrFrom4([4]byte{192, 0, 2, 2})
-	if third == 3 || third >= encapsulated {
-		dst = netip.AddrFrom4([4]byte{10, 2, 0, 1})
-	}
-	sa := w.SAD.Get(sad.ID{SPI: 0x1000 + uint32(third), Proto: sad.ProtoESP, Dst: dst})
-	front := packet.IPv4HeaderLen
-	if third >= encapsulated {
+	sa := w.SAD.Get(sad.ID{SPI: 0x1000 + uint32(third), Proto: sad.ProtoESP, Dst: destination(third)})
+	s, front := sa.Suite, packet.IPv4HeaderLen
+	switch third {
+	case overIPv6:
+		front = packet.IPv6HeaderLen
+	case encapsulated:
 		front += packet.UDPHeaderLen
 	}
-	s := sa.Suite
 	text = text[:len(text)/s.Block*s.Block]
 	p := make([]byte, front+crypto.HeaderLen+s.IVLen+len(text)+s.ICVLen)
-	h := packet.IPv4{TTL: 64, Proto: packet.ProtoESP, Src: sa.Src, Dst: sa.Dst}
-	if third >= encapsulated {
-		h.Proto = packet.ProtoUDP
+	switch third {
+	case overIPv6:
+		(&packet.IPv6{HopLimit: 64, Next: packet.ProtoESP, Src: sa.Src, Dst: sa.Dst}).Put(p, len(p))
+	case encapsulated:
+		(&packet.IPv4{TTL: 64, Proto: packet.ProtoUDP, Src: sa.Src, Dst: sa.Dst}).Put(p, len(p))
 		packet.PutUDP(p[packet.IPv4HeaderLen:], 4500, 4500, len(p)-packet.IPv4HeaderLen)
+	default:
+		(&packet.IPv4{TTL: 64, Proto: packet.ProtoESP, Src: sa.Src, Dst: sa.Dst}).Put(p, len(p))
 	}
-	h.Put(p, len(p))
 	esp := p[front:]
 	binary.BigEndian.PutUint32(esp, sa.Spec().SPI)
 	binary.BigEndian.PutUint32(esp[4:], 1)

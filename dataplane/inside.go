@@ -92,15 +92,20 @@ func (w *Inside) apply(e *flowEntry, b *packet.Burst, now int64) {
 		w.bypass(b)
 	case e.sa == nil:
 		w.drop(nil, packet.NoSA, b.Len())
-	case e.mode == sad.ModeTransport && unfit(e.sa, b) != packet.Kept:
-		w.drop(e.sa, unfit(e.sa, b), b.Len())
 	default:
+		if d := unfit(e, b); d != packet.Kept {
+			w.drop(e.sa, d, b.Len())
+			return
+		}
 		w.protect(e, b, now)
 	}
 }
 
-// unfit is why transport mode cannot take the packets of b.
-func unfit(sa *sad.SA, b *packet.Burst) packet.Drop {
+// unfit is why transport mode, if that is asked for, cannot take the packets of b.
+func unfit(e *flowEntry, b *packet.Burst) packet.Drop {
+	if e.mode != sad.ModeTransport {
+		return packet.Kept
+	}
 	if b.H.Fragment {
 		return packet.Fragment
 	}
@@ -108,7 +113,7 @@ func unfit(sa *sad.SA, b *packet.Burst) packet.Drop {
 	if b.H.V == 6 {
 		plain = packet.IPv6HeaderLen
 	}
-	if at, _ := b.H.TransportAt(b.Head); at != plain && sa.Encap() != (sad.Encap{}) {
+	if at, _ := b.H.TransportAt(b.Head); at != plain && e.sa.Encap() != (sad.Encap{}) {
 		return packet.Options
 	}
 	return packet.Kept

@@ -123,12 +123,16 @@ func (w *Outside) openUnder(sa *sad.SA, b *packet.Burst, esp []byte) packet.Drop
 	if !sa.Window.Check(seq) {
 		return packet.Replayed
 	}
-	payload, next, d := w.x.OpenESP(sa, esp, uint32(seq>>32))
+	text, d := w.x.OpenESP(sa, esp, uint32(seq>>32))
 	if d != packet.Kept {
 		return d
 	}
 	if !sa.Window.Accept(seq) {
 		return packet.Replayed
+	}
+	payload, next, d := xform.TakeTrailer(text)
+	if d != packet.Kept {
+		return d
 	}
 	w.packets++
 	w.octets += len(payload)

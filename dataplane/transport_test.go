@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"ipsecd/packet"
 )
 
@@ -129,19 +131,30 @@ func TestTransportVerified(t *testing.T) {
 }
 
 // An IP-in-IP packet between the two hosts is a payload like any other in
-// transport mode, and a tunnel where the SA is of any mode.
+// transport mode. An SA of any mode takes it for a tunnel's, which nobody asked
+// for: it is dropped, or else it would speak for anybody.
 func TestTransportOfTunnel(t *testing.T) {
 	inner := udp4("10.1.0.1", "10.2.0.1", 40)
 	ipip := ip4(packet.ProtoIPv4, "192.0.2.1", "192.0.2.2", len(inner))
 	copy(ipip[packet.IPv4HeaderLen:], inner)
-	for options, want := range map[string][]byte{"-m transport": ipip, "-m any": inner} {
-		script := pairScript("192.0.2.1", "192.0.2.2", "", options)
+	const policy = "spdadd 10.1.0.0/24 10.2.0.0/24 any -P in ipsec esp/tunnel/192.0.2.1-192.0.2.2/require;"
+	for _, c := range []struct {
+		options, policy string
+		want            [][]byte
+	}{
+		{"-m transport", "", [][]byte{ipip}},
+		{"-m any", "", nil},
+		{"-m any", "spdadd 10.1.0.0/24 10.2.0.0/24 any -P in none;", nil},
+		{"-m any", policy, [][]byte{inner}},
+	} {
+		script := pairScript("192.0.2.1", "192.0.2.2", "", c.options)
 		a, b := newTestEngine(t), newTestEngine(t)
 		a.load(t, script)
-		b.load(t, script)
+		b.load(t, script+c.policy)
 		sealed, _ := a.send(ipip)
-		if out := b.open(sealed...); len(out) != 1 || !bytes.Equal(out[0], want) {
-			t.Errorf("%s: out comes %x, want %x", options, out, want)
+		out := b.open(sealed...)
+		if diff := cmp.Diff(c.want, out); diff != "" || len(out) == 0 && b.Drops.Get(packet.PolicyClash) != 1 {
+			t.Errorf("%s, %q: (-want +got)\n%s", c.options, c.policy, diff)
 		}
 	}
 }

@@ -8,11 +8,14 @@ import (
 
 // verify says whether a packet of flow f that came out of sa in a mode is what
 // the inbound policy p for it wants (RFC 4301 5.2 step 4). No policy, or one that
-// says none, accepts it, as KAME does; but in transport mode an SA speaks for its
-// own ends alone.
+// says none, accepts it, as FreeBSD does; but in transport mode an SA speaks for
+// its own ends alone, and one of any mode is a tunnel only where a policy asks for
+// that: else IP in IP would be the way round its ends.
 func verify(p *spd.Policy, sa *sad.SA, mode sad.Mode, f *packet.Flow) packet.Drop {
 	switch {
 	case mode == sad.ModeTransport && f.Src != sa.Src:
+		return packet.PolicyClash
+	case mode == sad.ModeTunnel && sa.Spec().Mode == sad.ModeAny && (p == nil || p.Action != spd.IPsec):
 		return packet.PolicyClash
 	case p == nil || p.Action == spd.None:
 		return packet.Kept

@@ -38,7 +38,7 @@ const (
 	EncapMismatch // came in UDP where the SA says raw, or the reverse
 	Replayed      // RFC 4303 3.4.3: seen before, or left of the window
 	BadICV        // RFC 4303 3.4.4: the integrity check failed
-	BadPadding    // RFC 4303 2.4: pad length beyond the packet, or what it ends in is unknown
+	BadPadding    // RFC 4303 2.4: pad length beyond the packet
 	Dummy         // RFC 4303 2.6: next header 59, sent to be thrown away
 	BadInner      // what came out of a tunnel is no IP packet of the family announced
 	ECN           // RFC 6040 4.2: outer CE over an inner that is not ECN-capable

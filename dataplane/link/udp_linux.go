@@ -21,9 +21,9 @@ const (
 )
 
 // udpSocket sends and receives ESP in UDP (RFC 3948) from one local port. It
-// takes whole IP packets: of their IP and UDP header it uses addresses, ports
-// and TOS, and the kernel makes the rest. Of what arrives it knows these and the
-// TTL, and makes headers of them.
+// takes whole IP packets: of their IP and UDP header it uses addresses, ports,
+// TOS and TTL, and the kernel makes the rest. Of what arrives it knows the same,
+// and makes headers of them.
 type udpSocket struct {
 	*socket
 	r     *receiver
@@ -94,7 +94,7 @@ func (s *udpSocket) Read(bs []packet.Burst) (int, error) {
 }
 
 // fill makes the burst of message i. A train of more datagrams than a burst
-// holds, which the kernel does not make, would lose the last.
+// holds, which the kernel does not make, is taken for one, and fails to open.
 func (s *udpSocket) fill(b *packet.Burst, i int) {
 	payload := s.r.bufs[i][:s.r.hdrs[i].n]
 	s.dst, s.tos, s.ttl, s.size = packet.Addr{}, 0, 0, len(payload)
@@ -235,7 +235,7 @@ func (w *udpWriter) sendTrain(pkts [][]byte) error {
 	return err
 }
 
-// controlFor says source address and TOS of the packet by control messages.
+// controlFor says source address, TOS and TTL of the packet by control messages.
 func (w *udpWriter) controlFor(pkt []byte) []byte {
 	if w.v6 {
 		ctl := appendCmsg(w.ctl[:0], unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
@@ -243,6 +243,8 @@ func (w *udpWriter) controlFor(pkt []byte) []byte {
 		*info = unix.Inet6Pktinfo{Addr: [16]byte(pkt[8:24])}
 		ctl = appendCmsg(ctl, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 4)
 		binary.NativeEndian.PutUint32(cmsgData(ctl, 4), uint32(packet.TOS(pkt)))
+		ctl = appendCmsg(ctl, unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, 4)
+		binary.NativeEndian.PutUint32(cmsgData(ctl, 4), uint32(pkt[7]))
 		return ctl
 	}
 	ctl := appendCmsg(w.ctl[:0], unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
@@ -250,6 +252,8 @@ func (w *udpWriter) controlFor(pkt []byte) []byte {
 	*info = unix.Inet4Pktinfo{Spec_dst: [4]byte(pkt[12:16])}
 	ctl = appendCmsg(ctl, unix.IPPROTO_IP, unix.IP_TOS, 4)
 	binary.NativeEndian.PutUint32(cmsgData(ctl, 4), uint32(packet.TOS(pkt)))
+	ctl = appendCmsg(ctl, unix.IPPROTO_IP, unix.IP_TTL, 4)
+	binary.NativeEndian.PutUint32(cmsgData(ctl, 4), uint32(pkt[8]))
 	return ctl
 }
 

@@ -17,6 +17,9 @@ import (
 const natT = 4500
 
 // datagram is a whole packet of UDP from port natT of src.
+// ttl is another than the kernel's own.
+const ttl = 61
+
 func datagram(src, dst packet.Addr, v6 bool, tos uint8, port uint16, payload []byte) []byte {
 	hlen := packet.IPv4HeaderLen
 	if v6 {
@@ -24,10 +27,10 @@ func datagram(src, dst packet.Addr, v6 bool, tos uint8, port uint16, payload []b
 	}
 	p := append(make([]byte, hlen+packet.UDPHeaderLen), payload...)
 	if v6 {
-		h := packet.IPv6{TOS: tos, HopLimit: 64, Next: packet.ProtoUDP, Src: src, Dst: dst}
+		h := packet.IPv6{TOS: tos, HopLimit: ttl, Next: packet.ProtoUDP, Src: src, Dst: dst}
 		h.Put(p, len(p))
 	} else {
-		h := packet.IPv4{TOS: tos, TTL: 64, Proto: packet.ProtoUDP, ID: 1, Src: src, Dst: dst}
+		h := packet.IPv4{TOS: tos, TTL: ttl, Proto: packet.ProtoUDP, ID: 1, Src: src, Dst: dst}
 		h.Put(p, len(p))
 	}
 	packet.PutUDP(p[hlen:], natT, port, len(p)-hlen)
@@ -96,6 +99,9 @@ func TestUDPTrains(t *testing.T) {
 			got, train := [][]byte(nil), false
 			for _, g := range receive(t, in, len(pkts)) {
 				checkHead(t, &g, a.addr(v6), b.addr(v6), natT, natT, 0xb9)
+				if h := g.Head; h[0]>>4 == 4 && h[8] != ttl || h[0]>>4 == 6 && h[7] != ttl {
+					t.Errorf("%s: TTL of %x", tt.name, h)
+				}
 				got, train = append(got, g.Segs...), train || len(g.Segs) > 1
 			}
 			if len(got) != len(want) {

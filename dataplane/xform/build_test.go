@@ -220,7 +220,7 @@ func open(t fataler, w *Worker, sa *sad.SA, pkt []byte) []byte {
 		b.Seg, b.Segs, b.Head = packet.UDP, [][]byte{b.Head[n:]}, b.Head[:n:n]
 		esp = b.Segs[0]
 	}
-	payload, next, d := w.OpenESP(sa, esp, highHalf(sa))
+	payload, next, d := opened(w, sa, esp)
 	if d != packet.Kept {
 		t.Fatalf("open: %s", d)
 	}

@@ -57,20 +57,19 @@ func (w *Worker) SealESP(sa *sad.SA, mode sad.Mode, g sad.Grant, b *packet.Burst
 }
 
 // OpenESP verifies and decrypts esp, from the SPI to the ICV, in place and
-// returns the payload and the next header that it announces. hi is the high half
-// of the sequence number that the packet is taken to have (RFC 4303 2.2.1). What
-// the padding holds is not looked at: the ICV covers it, and senders differ.
-func (w *Worker) OpenESP(sa *sad.SA, esp []byte, hi uint32) (payload []byte, next uint8, d packet.Drop) {
+// returns its text: payload and trailer. hi is the high half of the sequence
+// number that the packet is taken to have (RFC 4303 2.2.1).
+func (w *Worker) OpenESP(sa *sad.SA, esp []byte, hi uint32) (text []byte, d packet.Drop) {
 	s := sa.Suite
 	n := len(esp) - HeaderLen - s.IVLen - s.ICVLen
 	if n < trailerLen {
-		return nil, 0, packet.Truncated
+		return nil, packet.Truncated
 	}
 	if n%s.Block != 0 {
-		return nil, 0, packet.BadLength
+		return nil, packet.BadLength
 	}
 	if !w.cipher(sa).Open(&w.scratch, esp, hi) {
-		return nil, 0, packet.BadICV
+		return nil, packet.BadICV
 	}
-	return takeTrailer(esp[HeaderLen+s.IVLen:][:n])
+	return esp[HeaderLen+s.IVLen:][:n], packet.Kept
 }

@@ -161,6 +161,15 @@ func TestIDs(t *testing.T) {
 	}
 }
 
+// opened is OpenESP and TakeTrailer.
+func opened(w *Worker, sa *sad.SA, esp []byte) (payload []byte, next uint8, d packet.Drop) {
+	text, d := w.OpenESP(sa, esp, highHalf(sa))
+	if d != packet.Kept {
+		return nil, 0, d
+	}
+	return TakeTrailer(text)
+}
+
 // What the trailer of a packet whose ICV is right may say wrongly.
 func TestOpenTrailer(t *testing.T) {
 	forEachSA(t, func(t *testing.T, s sad.Spec) {
@@ -178,7 +187,7 @@ func TestOpenTrailer(t *testing.T) {
 			{"most", 255, 4, packet.BadPadding, 0},
 		} {
 			text := bytes.Repeat([]byte{0xaa}, 30) // what padding holds does not matter
-			payload, next, d := w.OpenESP(sa, handMade(t, sa, append(text, tt.pad, tt.next)), highHalf(sa))
+			payload, next, d := opened(w, sa, handMade(t, sa, append(text, tt.pad, tt.next)))
 			if d != tt.want || len(payload) != tt.left || d == packet.Kept && next != tt.next {
 				t.Errorf("%s: %d octets, next %d, %s", tt.name, len(payload), next, d)
 			}
@@ -203,29 +212,54 @@ func TestOpenEveryLength(t *testing.T) {
 			case (n-fixed)%sa.Suite.Block != 0:
 				want = packet.BadLength
 			}
-			if _, _, d := w.OpenESP(sa, esp, highHalf(sa)); d != want {
+			if _, d := w.OpenESP(sa, esp, highHalf(sa)); d != want {
 				t.Errorf("%d octets of %d: %s, want %s", n, len(whole), d, want)
 			}
 		}
 	})
 }
 
-// Two SAs in one slot of the cipher cache push each other out, and each packet
-// still opens under its own.
-func TestCipherSlots(t *testing.T) {
-	a := specOf(false, false, cbc)
-	b := a
-	b.SPI += cipherSlots
-	b.EncKey = []byte("fedcba9876543210")
-	one, two := newSA(t, a), newSA(t, b)
+// SAs of one set of the cipher cache, one more than it holds, push each other
+// out, and each packet still opens under its own.
+func TestCipherSet(t *testing.T) {
 	w, pkt := NewWorker(0), inner{size: 30}.build(t)
+	var sas []*sad.SA
+	for spi := uint32(0x1000); len(sas) <= cipherWays; spi++ {
+		s := specOf(false, false, cbc)
+		s.SPI, s.EncKey = spi, []byte(fmt.Sprintf("key%013d", spi))
+		if sa := newSA(t, s); len(sas) == 0 || w.set(sa) == w.set(sas[0]) {
+			sas = append(sas, sa)
+		}
+	}
 	for range 3 {
-		p := bytes.Clone(sealAll(t, w, one, one.Reserve(1), lone(t, pkt))[0])
-		q := bytes.Clone(sealAll(t, w, two, two.Reserve(1), lone(t, pkt))[0])
-		for _, each := range [][2]*Worker{{w, w}, {NewWorker(0), NewWorker(0)}} {
-			if !bytes.Equal(open(t, each[0], one, bytes.Clone(p)), pkt) || !bytes.Equal(open(t, each[1], two, bytes.Clone(q)), pkt) {
-				t.Fatal("opens to something else")
+		for _, sa := range sas {
+			p := bytes.Clone(sealAll(t, w, sa, sa.Reserve(1), lone(t, pkt))[0])
+			for _, at := range []*Worker{w, NewWorker(0)} {
+				if !bytes.Equal(open(t, at, sa, p), pkt) {
+					t.Fatal("opens to something else")
+				}
 			}
+		}
+	}
+}
+
+// SPIs in round steps, as people count them, keep their ciphers beside each other.
+func TestCipherCacheHoldsRoundSPIs(t *testing.T) {
+	for _, step := range []uint32{1, 0x10, 0x100, 0x1000, 0x10000, 10000} {
+		w := NewWorker(0)
+		var sas []*sad.SA
+		for i := range uint32(8) {
+			s := specOf(false, false, cbc)
+			s.SPI = 0x1000 + i*step
+			sas = append(sas, newSA(t, s))
+		}
+		all := func() {
+			for _, sa := range sas {
+				w.cipher(sa)
+			}
+		}
+		if n := testing.AllocsPerRun(10, all); n != 0 {
+			t.Errorf("steps of %#x: %v allocations", step, n)
 		}
 	}
 }
@@ -238,7 +272,7 @@ func FuzzOpen(f *testing.F) {
 		w := NewWorker(0)
 		w.OpenESP(sa, bytes.Clone(text), 0) // not sealed
 		text = text[:len(text)/4*4]
-		payload, next, d := w.OpenESP(sa, handMade(t, sa, text), 0)
+		payload, next, d := opened(w, sa, handMade(t, sa, text))
 		if d != packet.Kept {
 			return
 		}
@@ -272,7 +306,7 @@ func TestNoAllocations(t *testing.T) {
 				t.Fatal("not sealed")
 			}
 			for _, p := range out.Pkts {
-				payload, next, d := w.OpenESP(sa, p[front:], highHalf(sa))
+				payload, next, d := opened(w, sa, p[front:])
 				if d != packet.Kept {
 					t.Fatal(d)
 				}

@@ -25,9 +25,10 @@ func (w *Worker) putTrailer(text []byte, n int, next byte, kind sad.Padding) {
 	text[len(text)-2], text[len(text)-1] = byte(len(pad)), next
 }
 
-// takeTrailer splits the text of an opened packet into payload and next header
-// (RFC 4303 2.4). It is at least a trailer long.
-func takeTrailer(text []byte) (payload []byte, next uint8, d packet.Drop) {
+// TakeTrailer splits the text of an opened packet into payload and next header
+// (RFC 4303 2.4). It is at least a trailer long. What the padding holds is not
+// looked at: the ICV covers it, and senders differ.
+func TakeTrailer(text []byte) (payload []byte, next uint8, d packet.Drop) {
 	n := len(text) - trailerLen
 	pad := int(text[n])
 	if pad > n {

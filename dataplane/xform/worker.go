@@ -20,9 +20,13 @@ import (
 	"ipsecd/sad"
 )
 
-// cipherSlots bounds the stateful ciphers that a worker keeps, about 1 KiB
-// each.
-const cipherSlots = 256
+// cipherSets times cipherWays bounds the stateful ciphers that a worker keeps,
+// about 2.4 KiB each.
+const (
+	setBits    = 6
+	cipherSets = 1 << setBits
+	cipherWays = 4
+)
 
 // Worker holds what one goroutine needs to seal and to open.
 type Worker struct {
@@ -30,12 +34,15 @@ type Worker struct {
 	id      uint16        // of the last IPv4 header made
 	random  *rand.ChaCha8 // padding, where an SA wants it random
 
-	// ciphers is a direct-mapped cache: an SA's slot is fixed by its SPI, and
-	// one SA may push out another.
-	ciphers [cipherSlots]struct {
-		sa *sad.SA
-		c  crypto.Cipher
-	}
+	// ciphers is a cache: an SA's set is fixed by its SPI, hashed since people
+	// count SPIs in round steps. The first of a set was made last; the last makes
+	// room.
+	ciphers [cipherSets][cipherWays]cached
+}
+
+type cached struct {
+	sa *sad.SA
+	c  crypto.Cipher
 }
 
 // NewWorker returns a worker whose IPv4 IDs count up from the one behind seed.
@@ -50,19 +57,31 @@ func (w *Worker) cipher(sa *sad.SA) crypto.Cipher {
 	if c := sa.Suite.Shared(); c != nil {
 		return c
 	}
-	slot := &w.ciphers[sa.Spec().SPI%cipherSlots]
-	if slot.sa != sa {
-		slot.sa, slot.c = sa, sa.Suite.NewCipher()
+	set := w.set(sa)
+	for i := range set {
+		if set[i].sa == sa {
+			return set[i].c
+		}
 	}
-	return slot.c
+	copy(set[1:], set[:])
+	set[0] = cached{sa, sa.Suite.NewCipher()}
+	return set[0].c
+}
+
+// set is where an SA's cipher is, or would be.
+func (w *Worker) set(sa *sad.SA) *[cipherWays]cached {
+	const golden = 0x9e3779b1 // 2^32 divided by the golden ratio spreads steps of any size
+	return &w.ciphers[sa.Spec().SPI*golden>>(32-setBits)]
 }
 
 // Forget lets go of the ciphers of SAs that were removed. Their keys, as the
 // library expanded them, are the collector's then.
 func (w *Worker) Forget() {
 	for i := range w.ciphers {
-		if slot := &w.ciphers[i]; slot.sa != nil && slot.sa.Retired() {
-			slot.sa, slot.c = nil, nil
+		for k := range w.ciphers[i] {
+			if slot := &w.ciphers[i][k]; slot.sa != nil && slot.sa.Retired() {
+				*slot = cached{}
+			}
 		}
 	}
 }
