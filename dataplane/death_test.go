@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"ipsecd/control"
 	"ipsecd/dataplane/link"
@@ -27,6 +29,7 @@ func (f *flood) Read(b *packet.Burst) error {
 	if f.closed.Load() {
 		return os.ErrClosed
 	}
+	runtime.Gosched() // on one processor the others get their turn
 	*b = packet.Burst{Seg: packet.Lone, Head: f.buf[:copy(f.buf, f.pkt)], Segs: b.Segs[:0]}
 	return nil
 }
@@ -95,14 +98,18 @@ func dieUnderLoad(t *testing.T, suite string) {
 	for third := range byte(2) {
 		f := &flood{pkt: datagramFrom(third, 100), buf: make([]byte, 256), closed: &closed}
 		w := near.NewInside(f, Wires{Raw4: wire})
-		workers.Go(func() { w.Run() })
+		workers.Go(func() {
+			if err := w.Run(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 	var dead []*sad.SA
 	for i := range deaths {
 		old := near.SAD.Get(sad.ID{SPI: 0x1000 + uint32(i), Proto: sad.ProtoESP, Dst: near192(2)})
 		dead = append(dead, old)
-		for packets := old.Usage().Packets; old.Usage().Packets < packets+3; {
-		}
+		packets := old.Usage().Packets
+		waitFor(t, func() bool { return old.Usage().Packets >= packets+3 })
 		if i%2 == 0 { // with a successor
 			add(nearKeys, i+1)
 		}
@@ -131,6 +138,16 @@ func dieUnderLoad(t *testing.T, suite string) {
 	for d, n := range near.Drops.All() {
 		if d != packet.NoSA {
 			t.Errorf("%d dropped as %v", n, d)
+		}
+	}
+}
+
+// waitFor waits until other goroutines have made something true.
+func waitFor(t *testing.T, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !done(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal("nothing happens")
 		}
 	}
 }

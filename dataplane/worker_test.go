@@ -228,6 +228,15 @@ func TestNoAllocs(t *testing.T) {
 	for d, n := range w.Drops.All() {
 		t.Errorf("%d dropped as %v", n, d)
 	}
+	f := packet.Flow{V: 4, Src: packet.AddrFrom4([]byte{10, 1, 1, 1}), Dst: packet.AddrFrom4([]byte{10, 2, 0, 1})}
+	sa := w.in.cache.outbound(w.Engine, &f).sa
+	if n := testing.AllocsPerRun(200, func() {
+		f.SrcPort++ // a flow that the caches do not know
+		w.in.cache.outbound(w.Engine, &f)
+		w.out.cache.inbound(w.Engine, &f, sa, sad.ModeTunnel)
+	}); n != 0 {
+		t.Errorf("%v allocations for a new flow", n)
+	}
 }
 
 func total(w *handDriven) (n int) {
@@ -258,4 +267,36 @@ func BenchmarkSealOpen(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkFlowCache finds what is known of a flow, and asks the databases for
+// one that is not.
+func BenchmarkFlowCache(b *testing.B) {
+	w := newHandDriven(b)
+	p := lone(datagramFrom(1, 30))
+	p.Classify()
+	f := p.H.Flow
+	sa := w.in.cache.outbound(w.Engine, &f).sa
+	b.Run("out/hit", func(b *testing.B) {
+		for b.Loop() {
+			w.in.cache.outbound(w.Engine, &f)
+		}
+	})
+	b.Run("out/miss", func(b *testing.B) {
+		for b.Loop() {
+			w.in.cache.slot(&f).filled = false
+			w.in.cache.outbound(w.Engine, &f)
+		}
+	})
+	b.Run("in/hit", func(b *testing.B) {
+		for b.Loop() {
+			w.out.cache.inbound(w.Engine, &f, sa, sad.ModeTunnel)
+		}
+	})
+	b.Run("in/miss", func(b *testing.B) {
+		for b.Loop() {
+			w.out.cache.slot(&f).filled = false
+			w.out.cache.inbound(w.Engine, &f, sa, sad.ModeTunnel)
+		}
+	})
 }

@@ -7,28 +7,19 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"ipsecd/dataplane"
 	"ipsecd/dataplane/link"
 	"ipsecd/internal/routes"
 	"ipsecd/sad"
 	"ipsecd/spd"
 )
 
-const (
-	protoESP = unix.IPPROTO_ESP
-
-	minMTU     = 576 // RFC 791: what every host takes
-	minMTUIPv6 = 1280
-	maxMTU     = 65535
-	defaultMTU = 1500 // of the path, where nothing is known of it
-)
+const protoESP = unix.IPPROTO_ESP
 
 // stateName is the file of the run directory that says how links were filtered
 // before.
@@ -53,16 +44,32 @@ type hostNetwork struct {
 	o      options
 	tun    string
 	log    *slog.Logger
-	routes *routes.Manager // nil with --routes off
+	routes router // nil with --routes off
 
-	mu      sync.Mutex
-	mtu     int    // [m] of the TUN
-	trouble string // [m] with following, the last time
+	// askMTU asks the kernel for the MTU of the path to a destination, in octets.
+	askMTU func(netip.Addr) (int, error)
+
+	mu       sync.Mutex
+	mtu      int                // [m] of the TUN
+	leastMTU int                // [m] that it does not go below, by addresses and policies
+	paths    map[netip.Addr]int // [m] MTU to the destination of each SA
+	followed uint64             // [m] generation of the outbound policies
+	behind   error              // [m] what following these came to, the last time
+	trouble  string             // [m] with all of it, the last time
+}
+
+// router is what a hostNetwork needs of a routes.Manager.
+type router interface {
+	Apply(protect []routes.Route, exempt []netip.Prefix) error
+	Repair() error
+	Close() error
+	Abort() error
 }
 
 // openHost sets the TUN up and installs the rules.
 func openHost(o options, tun string, log *slog.Logger) (*hostNetwork, error) {
 	h := &hostNetwork{o: o, tun: tun, log: log, mtu: o.mtu}
+	h.askMTU = func(dst netip.Addr) (int, error) { return routes.PathMTU(dst, o.mark) }
 	if h.mtu == 0 {
 		h.mtu = defaultMTU
 	}
@@ -103,27 +110,50 @@ func (h *hostNetwork) warnRPFilter() {
 func (h *hostNetwork) follow(policies *spd.DB, sas *sad.DB) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.followLocked(policies, sas)
+	h.paths = nil
+	return h.followLocked(policies, sas, true)
 }
 
-// followChange is follow for somebody who changed the databases: trouble that was
-// there before is not his.
+// followChange is follow for somebody who changed the databases, and looks at no
+// more than that: routes and addresses where outbound policies changed, the paths
+// to destinations that had no SA yet. Trouble that was there before is not his.
 func (h *hostNetwork) followChange(policies *spd.DB, sas *sad.DB) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before := h.trouble
-	err := h.followLocked(policies, sas)
+	err := h.followLocked(policies, sas, h.followed != policies.Generation(spd.Out))
 	if err != nil && h.trouble == before {
 		return nil
 	}
 	return err
 }
 
-func (h *hostNetwork) followLocked(policies *spd.DB, sas *sad.DB) error {
-	err := errors.Join(h.followMTU(policies, sas), routes.KeepAddrs(h.tun, h.o.addrs))
-	if h.routes != nil {
-		err = errors.Join(err, h.routes.Apply(wanted(policies)))
+// followLocked follows the SAs and, where reroute says so, the outbound policies.
+// The MTU comes first: the kernel keeps no IPv6 on a link with too small a one.
+func (h *hostNetwork) followLocked(policies *spd.DB, sas *sad.DB, reroute bool) error {
+	if reroute {
+		h.followed = policies.Generation(spd.Out) // first: a commit meanwhile is seen as a change again
+		h.leastMTU = leastMTU(h.o.addrs, policies)
 	}
+	err := h.followMTU(sas)
+	if reroute {
+		h.behind = h.followPolicies(policies)
+	}
+	err = errors.Join(err, h.behind)
+	h.report(err)
+	return err
+}
+
+func (h *hostNetwork) followPolicies(policies *spd.DB) error {
+	err := routes.KeepAddrs(h.tun, h.o.addrs)
+	if h.routes == nil {
+		return err
+	}
+	return errors.Join(err, h.routes.Apply(wanted(policies)))
+}
+
+// report logs when there is other trouble than before, or none any more.
+func (h *hostNetwork) report(err error) {
 	before := h.trouble
 	h.trouble = ""
 	if err != nil {
@@ -136,7 +166,6 @@ func (h *hostNetwork) followLocked(policies *spd.DB, sas *sad.DB) error {
 	default:
 		h.log.Info("following the host's network again")
 	}
-	return err
 }
 
 const (
@@ -175,78 +204,6 @@ func (h *hostNetwork) keepUp(ctx context.Context, policies *spd.DB, sas *sad.DB)
 		case <-time.After(keepUpPause):
 		}
 	}
-}
-
-// followMTU sets the TUN's MTU to the path's less the largest overhead of the
-// loaded SAs. Without SAs it stays: a flush is most often half of a reload.
-func (h *hostNetwork) followMTU(policies *spd.DB, sas *sad.DB) error {
-	if h.o.mtu != 0 {
-		return nil
-	}
-	mtu := 0
-	paths := map[netip.Addr]int{} // by destination: a peer may have many SAs
-	for sa := range sas.All() {
-		dst := sa.Spec().Dst
-		path, ok := paths[dst]
-		if !ok {
-			path = h.pathMTU(dst)
-			paths[dst] = path
-		}
-		if path > maxMTU {
-			continue // to ourselves, by the loopback device: an inbound SA
-		}
-		if inner := dataplane.InnerMTU(sa, path); mtu == 0 || inner < mtu {
-			mtu = inner
-		}
-	}
-	if mtu == 0 {
-		return nil
-	}
-	mtu = min(max(mtu, h.leastMTU(policies)), maxMTU)
-	if mtu == h.mtu {
-		return nil
-	}
-	if err := h.setMTU(mtu); err != nil {
-		return err
-	}
-	h.mtu = mtu
-	return nil
-}
-
-// leastMTU is what the TUN does not go below: the kernel takes IPv6 off a link
-// with less than RFC 8200 section 5 wants, for one forged "packet too big".
-func (h *hostNetwork) leastMTU(policies *spd.DB) int {
-	if slices.ContainsFunc(h.o.addrs, isIPv6) {
-		return minMTUIPv6
-	}
-	for p := range policies.All() {
-		if p.Dir == spd.Out && p.Sel.Dst.Addr().Is6() {
-			return minMTUIPv6
-		}
-	}
-	return minMTU
-}
-
-// setMTU changes the TUN's MTU. The kernel takes its IPv6 addresses when that
-// gets too small, and does not bring them back.
-func (h *hostNetwork) setMTU(mtu int) error {
-	if h.mtu < minMTUIPv6 && mtu >= minMTUIPv6 {
-		err := routes.SetupLink(h.tun, mtu, h.o.addrs, link.GSOSize, link.GSOSegs)
-		if errors.Is(err, routes.ErrStrict) {
-			return nil // which was said at the start
-		}
-		return err
-	}
-	return routes.SetMTU(h.tun, mtu)
-}
-
-// pathMTU asks the kernel for the MTU towards a peer.
-func (h *hostNetwork) pathMTU(dst netip.Addr) int {
-	mtu, err := routes.PathMTU(dst, h.o.mark)
-	if err != nil {
-		return defaultMTU
-	}
-	return mtu
 }
 
 // wanted lists what outbound policies send into the TUN: the destinations of

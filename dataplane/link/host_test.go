@@ -23,14 +23,14 @@ const mtu = 1500
 // host is a namespace with an address of each family on a wire, and one more
 // of IPv4.
 type host struct {
-	t    *testing.T
+	t    testing.TB
 	ns   *netns.NS
 	a4   netip.Addr
 	also netip.Addr
 	a6   netip.Addr
 }
 
-func newHost(t *testing.T, name string, last byte) *host {
+func newHost(t testing.TB, name string, last byte) *host {
 	t.Helper()
 	netns.Need(t)
 	ns, err := netns.New(name)
@@ -44,7 +44,7 @@ func newHost(t *testing.T, name string, last byte) *host {
 }
 
 // wired are two hosts and a wire.
-func wired(t *testing.T) (a, b *host) {
+func wired(t testing.TB) (a, b *host) {
 	t.Helper()
 	a, b = newHost(t, "a", 1), newHost(t, "b", 2)
 	addrs := func(h *host) []netip.Prefix {
@@ -91,7 +91,7 @@ func (h *host) udp(v6 bool, port uint16) Outside {
 
 // awaited runs f, which blocks on the link, and ends the test when it takes too
 // long.
-func awaited[T any](t *testing.T, l interface{ Close() error }, f func() (T, error)) (T, error) {
+func awaited[T any](t testing.TB, l interface{ Close() error }, f func() (T, error)) (T, error) {
 	t.Helper()
 	type result struct {
 		v   T
@@ -113,7 +113,7 @@ func awaited[T any](t *testing.T, l interface{ Close() error }, f func() (T, err
 }
 
 // receive reads until packets have come, and returns copies of the bursts.
-func receive(t *testing.T, l Outside, packets int) []packet.Burst {
+func receive(t testing.TB, l Outside, packets int) []packet.Burst {
 	t.Helper()
 	got, err := awaited(t, l, func() (got []packet.Burst, err error) {
 		bs := make([]packet.Burst, ReadBatch)

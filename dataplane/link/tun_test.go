@@ -32,7 +32,7 @@ type tunHost struct {
 }
 
 // newTUNHost makes a host with 10.9.0.last and fd00:9::last on a TUN that is up.
-func newTUNHost(t *testing.T, name string, last byte) *tunHost {
+func newTUNHost(t testing.TB, name string, last byte) *tunHost {
 	t.Helper()
 	h := &tunHost{host: newHost(t, name, last)}
 	h.do(func() (err error) {
@@ -433,17 +433,22 @@ func TestTUNCarriesUDPTrain(t *testing.T) {
 // A ping written is answered at once, so that one goroutine may read it.
 func TestTUNNoAllocations(t *testing.T) {
 	h := newTUNHost(t, "host", 1)
-	ping := ipPacket(false, packet.ProtoICMP, 64)
-	ip := packet.IPv4{TTL: 64, Proto: packet.ProtoICMP, ID: 7, Src: packet.AddrFrom4([]byte{10, 9, 0, 99}), Dst: h.addr(false)}
-	ip.Put(ping, len(ping))
-	ping[20] = 8
-	sum := packet.Checksum(ping[20:], 0)
-	ping[22], ping[23] = byte(sum>>8), byte(sum)
-	in, out, w := new(packet.Burst), &packet.Burst{Head: ping}, h.tun.Writer()
+	in, out, w := new(packet.Burst), &packet.Burst{Head: echoRequest(h)}, h.tun.Writer()
 	checkNoAllocations(t, h.tun, func() error {
 		if err := w.Write(out); err != nil {
 			return err
 		}
 		return h.tun.Read(in)
 	})
+}
+
+// echoRequest is one that h answers.
+func echoRequest(h *tunHost) []byte {
+	ping := ipPacket(false, packet.ProtoICMP, 64)
+	ip := packet.IPv4{TTL: 64, Proto: packet.ProtoICMP, ID: 7, Src: packet.AddrFrom4([]byte{10, 9, 0, 99}), Dst: h.addr(false)}
+	ip.Put(ping, len(ping))
+	ping[20] = 8
+	sum := packet.Checksum(ping[20:], 0)
+	ping[22], ping[23] = byte(sum>>8), byte(sum)
+	return ping
 }

@@ -175,3 +175,18 @@ func FuzzFromVirtio(f *testing.F) {
 		putVirtio(make([]byte, virtioLen), &b)
 	})
 }
+
+// A header that says where the checksum is, and that there is no room for TCP behind
+// it, is not followed.
+func TestVirtioTCPBeyond(t *testing.T) {
+	pkt := tcpPacket(false, 0, 20)
+	for start := range uint16(len(pkt) + 30) {
+		for _, flags := range []uint8{0, virtioNeedsCsum} {
+			var b packet.Burst
+			fromVirtio(&b, vnet{flags, virtioGSOTCPv4, 0, 10, start, 0}.before(pkt))
+			if d := b.Classify(); d == packet.Kept {
+				t.Errorf("checksum at %d, flags %d: kept", start, flags)
+			}
+		}
+	}
+}

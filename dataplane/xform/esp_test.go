@@ -219,51 +219,6 @@ func TestOpenEveryLength(t *testing.T) {
 	})
 }
 
-// SAs of one set of the cipher cache, one more than it holds, push each other
-// out, and each packet still opens under its own.
-func TestCipherSet(t *testing.T) {
-	w, pkt := NewWorker(0), inner{size: 30}.build(t)
-	var sas []*sad.SA
-	for spi := uint32(0x1000); len(sas) <= cipherWays; spi++ {
-		s := specOf(false, false, cbc)
-		s.SPI, s.EncKey = spi, []byte(fmt.Sprintf("key%013d", spi))
-		if sa := newSA(t, s); len(sas) == 0 || w.set(sa) == w.set(sas[0]) {
-			sas = append(sas, sa)
-		}
-	}
-	for range 3 {
-		for _, sa := range sas {
-			p := bytes.Clone(sealAll(t, w, sa, sa.Reserve(1), lone(t, pkt))[0])
-			for _, at := range []*Worker{w, NewWorker(0)} {
-				if !bytes.Equal(open(t, at, sa, p), pkt) {
-					t.Fatal("opens to something else")
-				}
-			}
-		}
-	}
-}
-
-// SPIs in round steps, as people count them, keep their ciphers beside each other.
-func TestCipherCacheHoldsRoundSPIs(t *testing.T) {
-	for _, step := range []uint32{1, 0x10, 0x100, 0x1000, 0x10000, 10000} {
-		w := NewWorker(0)
-		var sas []*sad.SA
-		for i := range uint32(8) {
-			s := specOf(false, false, cbc)
-			s.SPI = 0x1000 + i*step
-			sas = append(sas, newSA(t, s))
-		}
-		all := func() {
-			for _, sa := range sas {
-				w.cipher(sa)
-			}
-		}
-		if n := testing.AllocsPerRun(10, all); n != 0 {
-			t.Errorf("steps of %#x: %v allocations", step, n)
-		}
-	}
-}
-
 func FuzzOpen(f *testing.F) {
 	sa := newSA(f, specOf(false, false, gcm))
 	f.Add([]byte{}, uint8(0))

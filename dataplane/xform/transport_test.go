@@ -146,31 +146,3 @@ func TestTransportRoom(t *testing.T) {
 		t.Errorf("%d octets", len(p))
 	}
 }
-
-// What padding holds is what the SA says; the length and what follows are right
-// whatever it is.
-func TestPaddingKinds(t *testing.T) {
-	pads := map[sad.Padding][][]byte{}
-	for _, kind := range []sad.Padding{sad.PadSequential, sad.PadRandom, sad.PadZero} {
-		s := specOf(false, false, null)
-		s.Pad = kind
-		sa, w := newSA(t, s), NewWorker(0)
-		for range 2 {
-			pkt := inner{size: 3}.build(t) // 43 octets: 3 of padding
-			esp := decodeOuter(t, sealAll(t, w, sa, sa.Reserve(1), lone(t, pkt))[0]).esp
-			trailer := esp[8+len(pkt) : len(esp)-sa.Suite.ICVLen]
-			if len(trailer) != 5 || trailer[3] != 3 || trailer[4] != 4 {
-				t.Fatalf("trailer %x", trailer)
-			}
-			pads[kind] = append(pads[kind], trailer[:3])
-		}
-	}
-	for kind, want := range map[sad.Padding][]byte{sad.PadSequential: {1, 2, 3}, sad.PadZero: {0, 0, 0}} {
-		if !bytes.Equal(pads[kind][0], want) || !bytes.Equal(pads[kind][1], want) {
-			t.Errorf("kind %d: %x, want %x", kind, pads[kind], want)
-		}
-	}
-	if bytes.Equal(pads[sad.PadRandom][0], pads[sad.PadRandom][1]) {
-		t.Errorf("random padding twice %x", pads[sad.PadRandom][0])
-	}
-}

@@ -108,6 +108,9 @@ func noLinkLocal(link netlink.Link) error {
 // KeepAddrs adds those of addrs that the TUN has lost, as it loses IPv6 ones when
 // it is set down. A TUN that is down, or gone, is left alone.
 func KeepAddrs(name string, addrs []netip.Prefix) error {
+	if len(addrs) == 0 {
+		return nil
+	}
 	link, err := netlink.LinkByName(name)
 	if err != nil || link.Attrs().Flags&net.FlagUp == 0 {
 		return nil
