@@ -39,6 +39,42 @@ func TestGoldenNetBSD(t *testing.T) {
 	}
 }
 
+// TestGoldenNetBSDSets opens what NetBSD sealed beside the matrix: ESP in UDP,
+// headers of forwarded packets, replay windows. All of it is ICMP of which every
+// octet counts in the checksum.
+func TestGoldenNetBSDSets(t *testing.T) {
+	cases, err := filepath.Glob("../testdata/golden/netbsd-sets/*")
+	if err != nil || len(cases) < 9 {
+		t.Fatalf("%d golden cases: %v", len(cases), err)
+	}
+	for _, dir := range cases {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			e := newTestEngine(t)
+			if err := e.control.LoadFile(filepath.Join(dir, "A.conf")); err != nil {
+				t.Fatal(err)
+			}
+			var in [][]byte
+			for _, f := range readPcap(t, filepath.Join(dir, "cap.pcap")) {
+				if ip := f[ethernetHeader:]; ip[0] == 0x45 && (ip[9] == packet.ProtoESP || ip[9] == packet.ProtoUDP) {
+					in = append(in, ip)
+				}
+			}
+			got := e.open(in...)
+			for d, n := range e.Drops.All() {
+				t.Errorf("%d dropped as %v", n, d)
+			}
+			if len(got) != len(in) || len(got) < 4 {
+				t.Errorf("%d of %d packets opened", len(got), len(in))
+			}
+			for i, p := range got {
+				if p[9] != packet.ProtoICMP || !goodChecksums(p) {
+					t.Errorf("packet %d is no echo, or spoilt: %x", i, p)
+				}
+			}
+		})
+	}
+}
+
 // espBetween returns the ESP packets from one host to the other.
 func espBetween(frames [][]byte, from, to string) (pkts [][]byte) {
 	src, dst := netip.MustParseAddr(from), netip.MustParseAddr(to)
