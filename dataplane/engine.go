@@ -2,8 +2,8 @@
 // through the policies and under the SAs. The tree shows a packet's way:
 // inside.go from the TUN to the wire, outside.go from the wire to the TUN,
 // flowcache.go in front of both databases, sachoice.go for the SA that a packet
-// leaves under, verify.go for what policies say of packets that arrive, worker.go
-// for what both ways share.
+// leaves under, verify.go for what policies say of packets that arrive, natt.go
+// for what comes to the encapsulation port, worker.go for what both ways share.
 //
 // It owns the workers' caches and buffers; the databases and the links are its
 // caller's. Each worker is one goroutine that runs a burst to its end: read, look

@@ -29,8 +29,6 @@ func frameOf(sa *sad.SA, mode sad.Mode, b *packet.Burst) frame {
 	return tunnelTo(sa, b)
 }
 
-func (f *frame) encapsulated() bool { return f.encap != (sad.Encap{}) }
-
 // proto is what follows the IP header.
 func (f *frame) proto() uint8 {
 	if f.encapsulated() {
@@ -48,7 +46,7 @@ func (f *frame) octets() int {
 }
 
 // put writes the frame to the front of pkt, in which the packet to seal begins
-// at from. The UDP checksum stays 0: the sending socket computes it.
+// at from.
 func (f *frame) put(w *Worker, pkt []byte, from int) {
 	switch {
 	case f.own > 0:
@@ -60,7 +58,6 @@ func (f *frame) put(w *Worker, pkt []byte, from int) {
 		f.outer4.Put(pkt, len(pkt))
 	}
 	if f.encapsulated() {
-		udp := pkt[f.len:]
-		packet.PutUDP(udp, f.encap.SrcPort, f.encap.DstPort, len(udp))
+		f.putUDP(pkt[f.len:])
 	}
 }
