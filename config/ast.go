@@ -93,7 +93,7 @@ type Add struct {
 }
 
 // Update is the update statement: add of an SA that is there. Without
-// algorithms (Enc 0) it keeps the keys, and what is zero stays as it is.
+// algorithms (Enc 0) it changes the ports of NATT, and nothing else is given.
 type Update struct{ Add }
 
 // Get and Delete name one SA; DeleteAll names all of a pair and protocol, its

@@ -135,19 +135,26 @@ func appendNumber(b []byte, opt string, n uint32) []byte {
 }
 
 func appendPolicyHead(b []byte, verb string, sel Selector, dir Dir) []byte {
-	b = append(append(b, verb...), ' ')
+	b = appendSelector(append(append(b, verb...), ' '), sel)
+	return append(append(b, " -P "...), dir.String()...)
+}
+
+// String is the selector as a statement has it.
+func (s Selector) String() string { return string(appendSelector(nil, s)) }
+
+func appendSelector(b []byte, sel Selector) []byte {
 	b = appendSide(b, sel.Src, sel, sel.SrcPort)
 	b = appendSide(append(b, ' '), sel.Dst, sel, sel.DstPort)
 	b = append(append(b, ' '), UpperName(sel.Upper)...)
-	if !hasPorts(sel.Upper) && sel.SrcPort != 0 {
+	if !HasPorts(sel.Upper) && sel.SrcPort != 0 {
 		b = fmt.Appendf(b, " %d,%d", sel.SrcPort, sel.DstPort)
 	}
-	return append(append(b, " -P "...), dir.String()...)
+	return b
 }
 
 func appendSide(b []byte, prefix netip.Prefix, sel Selector, port uint16) []byte {
 	b = prefix.AppendTo(b)
-	if port == 0 || !hasPorts(sel.Upper) {
+	if port == 0 || !HasPorts(sel.Upper) {
 		return b
 	}
 	return appendPort(b, port)

@@ -100,9 +100,9 @@ func TestParse(t *testing.T) {
 			with(gcm(ProtoESPUDP), func(a *Add) { a.NATT = &NATT{SrcPort: 4500, DstPort: 4500} })},
 		{"add 192.0.2.1[4500] 192.0.2.2 [61001] esp-udp 0x1000 -E aes-gcm-16 " + gcmKey + ";",
 			with(gcm(ProtoESPUDP), func(a *Add) { a.NATT = &NATT{SrcPort: 4500, DstPort: 61001} })},
-		{"add " + pair + " esp 0x1000 -natt 10.0.0.1[4500] 10.0.0.2[4501] -E aes-gcm-16 " + gcmKey + ";",
+		{"add " + pair + " esp 0x1000 -natt 10.0.0.1[4500] 10.0.0.2[4501] -m tunnel -E aes-gcm-16 " + gcmKey + ";",
 			with(gcm(ProtoESP), func(a *Add) {
-				a.NATT = &NATT{4500, 4501, addr("10.0.0.1"), addr("10.0.0.2")}
+				a.Mode, a.NATT = ModeTunnel, &NATT{4500, 4501, addr("10.0.0.1"), addr("10.0.0.2")}
 			})},
 		{`add ` + pair + ` esp 0x1000 -E rijndael-cbc "sixteen; #octets" -A hmac-sha256 ` + hmacKey + `;`,
 			with(gcm(ProtoESP), func(a *Add) {
@@ -162,6 +162,12 @@ func TestParse(t *testing.T) {
 			SPDAdd{at(1, 1), sel("fd00::/64", "::/0", 0, 0, UpperAny), In, IPsec, require("192.0.2.1", "192.0.2.2")}},
 		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport//require;", transport(addr0, addr0, LevelRequire, 0)},
 		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp / transport / # none\n / unique:7;", transport(addr0, addr0, LevelUnique, 7)},
+		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport//unique :5;", transport(addr0, addr0, LevelUnique, 5)},
+		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport//unique: 5;", transport(addr0, addr0, LevelUnique, 5)},
+		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport//unique : 0x5;", transport(addr0, addr0, LevelUnique, 5)},
+		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport//unique ;", transport(addr0, addr0, LevelUnique, 0)},
+		{"spdadd 224.0.0.0/3 10.2.0.0/24 any -P out ipsec esp/transport//require;",
+			SPDAdd{at(1, 1), sel("224.0.0.0/3", "10.2.0.0/24", 0, 0, UpperAny), Out, IPsec, []Rule{{ProtoESP, ModeTransport, addr0, addr0, LevelRequire, 0}}}},
 		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport;", transport(addr0, addr0, LevelDefault, 0)},
 		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport/;", transport(addr0, addr0, LevelDefault, 0)},
 		{"spdadd 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport//;", transport(addr0, addr0, LevelDefault, 0)},

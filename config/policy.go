@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 )
@@ -17,7 +18,7 @@ func (p *parser) spdPolicy(at Pos) (s SPDAdd, err error) {
 	if s.Sel, s.Dir, err = p.policyHead(); err != nil {
 		return s, err
 	}
-	s.Action, s.Rules, err = p.treatment()
+	s.Action, s.Rules, err = p.treatment(&s.Sel)
 	return s, err
 }
 
@@ -32,7 +33,7 @@ func (p *parser) spddelete(at Pos) (Statement, error) {
 	if t := p.peek(); t.kind != word || statementWords.has(t.text) {
 		return s, nil
 	}
-	_, _, err = p.treatment()
+	_, _, err = p.treatment(&s.Sel)
 	return s, err
 }
 
@@ -69,13 +70,14 @@ func (p *parser) direction() (Dir, error) {
 	return 0, unknown(t, "direction", words{"in", "out"}, nil)
 }
 
-// treatment parses what a policy does: its action, with the rules of ipsec.
-func (p *parser) treatment() (a Action, rules []Rule, err error) {
+// treatment parses what a policy does with the packets of a selector: its
+// action, with the rules of ipsec.
+func (p *parser) treatment(sel *Selector) (a Action, rules []Rule, err error) {
 	if a, err = p.action(); err != nil {
 		return a, nil, err
 	}
 	if a == IPsec {
-		rules, err = p.rules()
+		rules, err = p.rules(sel)
 		return a, rules, err
 	}
 	if t := p.peek(); t.kind == word && !statementWords.has(t.text) {
@@ -105,8 +107,8 @@ func (p *parser) action() (Action, error) {
 }
 
 // rules parses what follows ipsec: one rule in this version.
-func (p *parser) rules() ([]Rule, error) {
-	r, err := p.rule()
+func (p *parser) rules(sel *Selector) ([]Rule, error) {
+	r, err := p.rule(sel)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +125,7 @@ var forms = map[Mode]string{
 	ModeTransport: "esp/transport//LEVEL",
 }
 
-func (p *parser) rule() (r Rule, err error) {
+func (p *parser) rule(sel *Selector) (r Rule, err error) {
 	form := "a rule is " + forms[ModeTunnel] + " or " + forms[ModeTransport]
 	t, err := p.word(form)
 	if err != nil {
@@ -139,9 +141,12 @@ func (p *parser) rule() (r Rule, err error) {
 	if r.Mode, err = p.ruleMode(form); err != nil {
 		return r, err
 	}
+	if r.Mode == ModeTransport && (AllMulticast(sel.Src) || AllMulticast(sel.Dst)) {
+		return r, unsupported(t.pos, "transport mode of multicast", "give ranges of hosts, or use a tunnel")
+	}
 	slash := p.peek()
 	if p.accept("/") && p.peek().kind == word && !p.atEnd() {
-		err = p.ends(&r)
+		err = p.ends(&r, sel)
 	} else if r.Mode == ModeTunnel {
 		err = fail(slash.pos, "a tunnel needs its two ends", "write "+forms[ModeTunnel])
 	}
@@ -165,24 +170,37 @@ func (p *parser) ruleMode(form string) (Mode, error) {
 }
 
 // ends parses SRC-DST.
-func (p *parser) ends(r *Rule) (err error) {
+func (p *parser) ends(r *Rule, sel *Selector) (err error) {
 	t := p.peek()
 	if name, _, _ := strings.Cut(t.text, ":"); levelWords.has(name) || name == "use" {
 		return fail(t.pos, "the level "+t.shown()+" stands where the ends do", "write "+forms[r.Mode])
 	}
+	src := p.peek().pos
 	if r.Src, err = p.ruleEnd(r.Mode); err != nil {
 		return err
 	}
 	if !p.accept("-") {
 		return p.unexpected("a - comes here, and the other end of the " + endsOf(r.Mode))
 	}
+	dst := p.peek().pos
 	if r.Dst, err = p.ruleEnd(r.Mode); err != nil {
 		return err
 	}
-	if r.Src.Is4() != r.Dst.Is4() {
-		return mixed(t.pos, r.Src, r.Dst)
+	switch {
+	case r.Src.Is4() != r.Dst.Is4():
+		return mixed(src, r.Src, r.Dst)
+	case r.Mode == ModeTransport && !sel.Src.Contains(r.Src):
+		return outside(src, r.Src, sel.Src)
+	case r.Mode == ModeTransport && !sel.Dst.Contains(r.Dst):
+		return outside(dst, r.Dst, sel.Dst)
 	}
 	return nil
+}
+
+// outside is the error about an end in transport mode that no packet has.
+func outside(at Pos, end netip.Addr, hosts netip.Prefix) error {
+	return fail(at, fmt.Sprintf("in transport mode packets keep their addresses, and %s is none of %s", end, hosts),
+		"leave out the ends, as in "+forms[ModeTransport]+", or give hosts of the ranges")
 }
 
 // endsOf is what has the ends of a rule.
@@ -219,6 +237,9 @@ func (p *parser) level(r *Rule) error {
 		return err
 	}
 	name, id, numbered := strings.Cut(t.text, ":")
+	if name == "unique" {
+		id, numbered = p.uniqueNumber(id, numbered)
+	}
 	switch {
 	case name == "unique":
 		r.Level = LevelUnique
@@ -238,8 +259,19 @@ func (p *parser) level(r *Rule) error {
 	}
 	n, ok := number(id, maxReqid)
 	if !ok {
-		return fail(t.pos, "the level "+t.shown()+" is not right", "the number of unique is 0 to 16383")
+		return fail(t.pos, fmt.Sprintf("the level %q is not right", name+":"+id), "the number of unique is 0 to 16383")
 	}
 	r.Reqid = uint32(n)
 	return nil
+}
+
+// uniqueNumber reads on behind unique: the colon and the number may stand apart.
+func (p *parser) uniqueNumber(id string, numbered bool) (string, bool) {
+	if t := p.peek(); !numbered && t.kind == word && t.text[0] == ':' {
+		id, numbered = p.next().text[1:], true
+	}
+	if numbered && id == "" && p.peek().kind == word && !p.atEnd() {
+		id = p.next().text
+	}
+	return id, numbered
 }

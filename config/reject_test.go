@@ -14,6 +14,10 @@ func TestReject(t *testing.T) {
 		rule  = "spdadd 10.0.0.0/8 10.0.0.0/8 any -P out ipsec "
 		del   = "spddelete 10.0.0.0/8 10.0.0.0/8 any -P out "
 		upd   = "update 192.0.2.1 192.0.2.2 esp 0x1000 "
+		ports = "ports come here, by esp-udp or -natt, or the algorithms: -E ALGORITHM KEY [-A ALGORITHM KEY]"
+		natt  = "-natt in a mode other than tunnel is not supported by this version; write -m tunnel, or give the ports alone, with esp-udp"
+		hosts = "leave out the ends, as in esp/transport//LEVEL, or give hosts of the ranges"
+		multi = "transport mode of multicast is not supported by this version; give ranges of hosts, or use a tunnel"
 		stmts = "add, update, get, delete, deleteall, flush, dump, spdadd, spdupdate, spddelete, spdflush, spddump, exit, quit or bye"
 		exts  = "-m, -r, -u, -f, -esn, -natt, -E or -A"
 		encs  = "null, simple, aes-cbc, rijndael-cbc or aes-gcm-16"
@@ -90,7 +94,15 @@ func TestReject(t *testing.T) {
 		{upd + "-lh 100;", "1:39: -lh is not supported by this version; use " + exts},
 		{upd + "-A hmac-sha256 " + hmacKey + ";", "1:39: -A stands without -E before it; write -E ALGORITHM KEY, then -A ALGORITHM KEY"},
 		{upd + "-E aes-gcm-16;", "1:52: aes-gcm-16 has no key; " + keys},
-		{upd, "1:38: the last statement does not end; put a ; behind it"},
+		{upd, "1:38: the input ends inside a statement; " + ports},
+		{upd + ";", "1:39: the statement ends too early; " + ports},
+		{upd + "-esn;", "1:39: -esn does not change without the keys; leave it out, or give the keys again by -E"},
+		{upd + "-natt 10.0.0.1[1] 10.0.0.2[2] -f seq-pad -u 7;",
+			"1:69: -f does not change without the keys; leave it out, or give the keys again by -E"},
+		{"update 192.0.2.1 192.0.2.2 esp-udp 0x1000 -m any;", "1:43: -m does not change without the keys; leave it out, or give the keys again by -E"},
+		{upd + "-m any -natt 10.0.0.1[1] 10.0.0.2[2] -E aes-gcm-16 " + gcmKey + ";", "1:46: " + natt},
+		{head + "-m tunnel -natt 10.0.0.1[1] 10.0.0.2[2] -m transport -E aes-gcm-16 " + gcmKey + ";", "1:46: " + natt},
+		{head + "-natt 10.0.0.1[1] 10.0.0.2[2] -E aes-gcm-16 " + gcmKey + ";", "1:36: " + natt},
 		{"update 192.0.2.1 192.0.2.2 esp;", "1:31: the statement ends too early; an SPI is a number from 0x100 to 0xffffffff"},
 		{head + "-C deflate;", "1:36: -C is not supported by this version; use " + exts},
 		{head + "-nat;", `1:36: "-nat" is not a known option of add; did you mean -natt? Known: ` + exts},
@@ -150,6 +162,8 @@ func TestReject(t *testing.T) {
 			"1:8: ports do not go with gre; write [any] or leave them out; ICMP's type,code stands behind the protocol"},
 		{"spdadd 10.0.0.0/8[any] 10.0.0.0/8[22] icmp -P in none;",
 			"1:24: ports do not go with icmp; write [any] or leave them out; ICMP's type,code stands behind the protocol"},
+		{"spdadd 10.0.0.0/8 10.0.0.0/8 icmp6 -P in none;", "1:30: icmp6 is not for IPv4, and would match nothing; write icmp"},
+		{"spdadd fd00::/8 fd00::/8 1 -P in none;", "1:26: 1 is not for IPv6, and would match nothing; write icmp6"},
 		{"spdadd 10.0.0.0/8 10.0.0.0/8 256 -P in none;", `1:30: the upper-layer protocol "256" is not right; numbers are 1 to 255, and 255 is any`},
 		{"spdadd 10.0.0.0/8 10.0.0.0/8 0 -P in none;", `1:30: the upper-layer protocol "0" is not right; numbers are 1 to 255, and 255 is any`},
 		{"spdadd 10.0.0.0/8 10.0.0.0/8 tpc -P in none;",
@@ -188,6 +202,13 @@ func TestReject(t *testing.T) {
 		{rule + "esp/transport/require;", `1:61: the level "require" stands where the ends do; write esp/transport//LEVEL`},
 		{rule + "esp/tunnel/require;", `1:58: the level "require" stands where the ends do; write esp/tunnel/SRC-DST/LEVEL`},
 		{rule + "esp/transport/unique:7;", `1:61: the level "unique:7" stands where the ends do; write esp/transport//LEVEL`},
+		{rule + "esp/transport/192.0.2.1-10.0.0.2/require;", "1:61: in transport mode packets keep their addresses, and 192.0.2.1 is none of 10.0.0.0/8; " + hosts},
+		{del + "ipsec esp/transport/10.0.0.1-192.0.2.2/require;", "1:73: in transport mode packets keep their addresses, and 192.0.2.2 is none of 10.0.0.0/8; " + hosts},
+		{rule + "esp/transport/fd00::1-fd00::2/require;", "1:61: in transport mode packets keep their addresses, and fd00::1 is none of 10.0.0.0/8; " + hosts},
+		{"spdadd 10.0.0.0/8 224.0.0.0/4 any -P out ipsec esp/transport//require;", "1:48: " + multi},
+		{"spdadd ff02::5 fd00::/8 any -P in ipsec esp/transport;", "1:41: " + multi},
+		{rule + "esp/transport//unique :16384;", `1:62: the level "unique:16384" is not right; the number of unique is 0 to 16383`},
+		{rule + "esp/transport//unique :;", `1:62: the level "unique:" is not right; the number of unique is 0 to 16383`},
 		{rule + "esp/transport/192.0.2.1;", "1:70: the statement ends too early; a - comes here, and the other end of the rule"},
 		{rule + "esp/transport/192.0.2.1-2001:db8::2/require;", "1:61: 192.0.2.1 and 2001:db8::2 are of different families; give two IPv4 or two IPv6 addresses"},
 		{rule + "esp/transport/192.0.2.1-0.0.0.0/require;", "1:71: 0.0.0.0 is the address of no host; give that of a host as an end of a rule"},

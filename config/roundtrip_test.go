@@ -36,15 +36,13 @@ func anyStatement(t *rapid.T) Statement {
 	case 4:
 		return SPDAdd{Sel: anySelector(t, six), Dir: dir, Action: rapid.SampledFrom([]Action{Discard, None}).Draw(t, "action")}
 	case 5:
-		return SPDAdd{Sel: anySelector(t, six), Dir: dir, Action: IPsec, Rules: []Rule{anyRule(t)}}
+		return anyIPsec(t, six, dir)
 	case 6:
-		return SPDUpdate{SPDAdd{Sel: anySelector(t, six), Dir: dir, Action: IPsec, Rules: []Rule{anyRule(t)}}}
+		return SPDUpdate{anyIPsec(t, six, dir)}
 	case 7:
 		return Update{anyAdd(t, id, six)}
 	case 8:
-		a := anyAdd(t, id, six)
-		a.Enc, a.EncKey, a.Auth, a.AuthKey = 0, nil, 0, nil
-		return Update{a}
+		return Update{Add{SAID: id, NATT: anyNATT(t, id.Proto, six)}}
 	}
 	return anyAdd(t, id, six)
 }
@@ -79,8 +77,11 @@ func anyPrefix(t *rapid.T, six bool) netip.Prefix {
 
 func anySelector(t *rapid.T, six bool) Selector {
 	s := Selector{Src: anyPrefix(t, six), Dst: anyPrefix(t, six), Upper: rapid.Uint8Min(1).Draw(t, "upper")}
+	if s.Upper == upperICMP || s.Upper == upperICMPv6 {
+		s.Upper = map[bool]uint8{false: upperICMP, true: upperICMPv6}[six]
+	}
 	switch {
-	case hasPorts(s.Upper):
+	case HasPorts(s.Upper):
 		s.SrcPort, s.DstPort = rapid.Uint16().Draw(t, "sport"), rapid.Uint16().Draw(t, "dport")
 	case s.Upper == upperICMP || s.Upper == upperICMPv6:
 		s.SrcPort, s.DstPort = rapid.Uint16Range(1, 255).Draw(t, "type"), rapid.Uint16Max(255).Draw(t, "code")
@@ -88,17 +89,31 @@ func anySelector(t *rapid.T, six bool) Selector {
 	return s
 }
 
-func anyRule(t *rapid.T) Rule {
+// anyIPsec has a rule that some packet of the selector can satisfy.
+func anyIPsec(t *rapid.T, six bool, dir Dir) SPDAdd {
+	s := SPDAdd{Sel: anySelector(t, six), Dir: dir, Action: IPsec}
 	r := Rule{Proto: ProtoESP, Mode: rapid.SampledFrom([]Mode{ModeTransport, ModeTunnel}).Draw(t, "mode")}
-	if r.Mode == ModeTunnel || rapid.Bool().Draw(t, "ends") {
-		six := rapid.Bool().Draw(t, "six")
+	switch ends := rapid.Bool().Draw(t, "ends"); {
+	case r.Mode == ModeTunnel:
+		outer := rapid.Bool().Draw(t, "outer six")
+		r.Src, r.Dst = anyHost(t, outer), anyHost(t, outer)
+	case ends:
 		r.Src, r.Dst = anyHost(t, six), anyHost(t, six)
+		s.Sel.Src, s.Sel.Dst = anyRangeOf(t, r.Src), anyRangeOf(t, r.Dst)
+	case AllMulticast(s.Sel.Src) || AllMulticast(s.Sel.Dst):
+		r.Mode, r.Src, r.Dst = ModeTunnel, anyHost(t, six), anyHost(t, six)
 	}
 	r.Level = rapid.SampledFrom([]Level{LevelDefault, LevelRequire, LevelUnique}).Draw(t, "level")
 	if r.Level == LevelUnique {
 		r.Reqid = rapid.Uint32Max(maxReqid).Draw(t, "reqid")
 	}
-	return r
+	s.Rules = []Rule{r}
+	return s
+}
+
+// anyRangeOf is a range that a host is in.
+func anyRangeOf(t *rapid.T, a netip.Addr) netip.Prefix {
+	return netip.PrefixFrom(a, rapid.IntRange(0, a.BitLen()).Draw(t, "bits")).Masked()
 }
 
 func anyAdd(t *rapid.T, id SAID, six bool) Add {
@@ -114,14 +129,19 @@ func anyAdd(t *rapid.T, id SAID, six bool) Add {
 	if !alg.ByID(alg.Enc, a.Enc).Combined() {
 		a.Auth, a.AuthKey = anyAlgorithm(t, alg.Auth)
 	}
-	if id.Proto == ProtoESPUDP || rapid.Bool().Draw(t, "natt") {
-		port := rapid.Uint16Min(1)
-		a.NATT = &NATT{SrcPort: port.Draw(t, "sport"), DstPort: port.Draw(t, "dport")}
-	}
-	if a.NATT != nil && id.Proto == ProtoESP {
-		a.NATT.OAI, a.NATT.OAR = anyAddr(t, six), anyAddr(t, six)
+	if id.Proto == ProtoESPUDP || a.Mode == ModeTunnel && rapid.Bool().Draw(t, "natt") {
+		a.NATT = anyNATT(t, id.Proto, six)
 	}
 	return a
+}
+
+func anyNATT(t *rapid.T, proto Proto, six bool) *NATT {
+	port := rapid.Uint16Min(1)
+	n := &NATT{SrcPort: port.Draw(t, "sport"), DstPort: port.Draw(t, "dport")}
+	if proto == ProtoESP {
+		n.OAI, n.OAR = anyAddr(t, six), anyAddr(t, six)
+	}
+	return n
 }
 
 func anyAlgorithm(t *rapid.T, k alg.Kind) (uint8, Key) {

@@ -155,40 +155,68 @@ func (p *parser) decimal(opt, what string, limit uint64) (uint32, error) {
 }
 
 func (p *parser) add(stmt token) (Statement, error) {
-	s, err := p.association(stmt)
+	s, opts, err := p.association(stmt)
 	if err != nil {
 		return nil, err
 	}
-	return s, p.algorithms(&s)
+	return s, p.keyed(&s, opts)
 }
 
-// update is add whose algorithms may be missing.
+// update is add whose algorithms may be missing: it changes ports alone then.
 func (p *parser) update(stmt token) (Statement, error) {
-	s, err := p.association(stmt)
+	s, opts, err := p.association(stmt)
 	if err != nil {
 		return nil, err
 	}
 	if p.atEnd() {
-		return Update{s}, nil
+		err = p.portsAlone(&s, opts)
+	} else {
+		err = p.keyed(&s, opts)
 	}
-	err = p.algorithms(&s)
 	return Update{s}, err
 }
 
+// options are those of an SA that do not go with everything; one that is not
+// given has no text.
+type options struct {
+	natt  token
+	other token // the first that is not -natt
+}
+
+// keyed parses the algorithms. Original addresses serve checksums in transport
+// mode, which are not repaired; a tunnel has no use for them.
+func (p *parser) keyed(s *Add, opts options) error {
+	if opts.natt.text != "" && s.Mode != ModeTunnel {
+		return unsupported(opts.natt.pos, "-natt in a mode other than tunnel", "write -m tunnel, or give the ports alone, with esp-udp")
+	}
+	return p.algorithms(s)
+}
+
+func (p *parser) portsAlone(s *Add, opts options) error {
+	switch {
+	case opts.other.text != "":
+		return fail(opts.other.pos, opts.other.text+" does not change without the keys", "leave it out, or give the keys again by -E")
+	case s.NATT == nil:
+		return p.unexpected("ports come here, by esp-udp or -natt, or the algorithms: -E ALGORITHM KEY [-A ALGORITHM KEY]")
+	}
+	return nil
+}
+
 // association parses an SA up to its algorithms.
-func (p *parser) association(stmt token) (s Add, err error) {
+func (p *parser) association(stmt token) (s Add, opts options, err error) {
 	h, err := p.head(stmt.pos)
 	if err != nil {
-		return s, err
+		return s, opts, err
 	}
 	s.SAID = h.SAID
 	if s.SPI, err = p.spi(); err != nil {
-		return s, err
+		return s, opts, err
 	}
 	if s.Proto == ProtoESPUDP {
 		s.NATT = &NATT{SrcPort: orNATT(h.src.port), DstPort: orNATT(h.dst.port)}
 	}
-	return s, p.extensions(&s, stmt, h.hasPorts())
+	opts, err = p.extensions(&s, stmt, h.hasPorts())
+	return s, opts, err
 }
 
 func orNATT(port uint16) uint16 {
@@ -198,17 +226,18 @@ func orNATT(port uint16) uint16 {
 	return port
 }
 
-func (p *parser) extensions(s *Add, stmt token, hasPorts bool) (err error) {
+func (p *parser) extensions(s *Add, stmt token, hasPorts bool) (opts options, err error) {
 	for err == nil {
 		t := p.peek()
 		if !t.isOption() || algorithmOptions.has(t.text) {
-			return nil
+			return opts, nil
 		}
 		if !extensionWords.has(t.text) {
 			known := slices.Concat(extensionWords, algorithmOptions)
-			return unknown(p.conceal().unlessNear(known), "option of "+stmt.text, known, extensionsElsewhere)
+			return opts, unknown(p.conceal().unlessNear(known), "option of "+stmt.text, known, extensionsElsewhere)
 		}
 		p.next()
+		opts.note(t)
 		switch t.text {
 		case "-m":
 			s.Mode, err = p.saMode()
@@ -222,12 +251,21 @@ func (p *parser) extensions(s *Add, stmt token, hasPorts bool) (err error) {
 			s.ESN = true
 		case "-natt":
 			if hasPorts {
-				return fail(t.pos, "ports are given twice, by the addresses and by -natt", "leave out one of the two")
+				return opts, fail(t.pos, "ports are given twice, by the addresses and by -natt", "leave out one of the two")
 			}
 			s.NATT, err = p.natt()
 		}
 	}
-	return err
+	return opts, err
+}
+
+func (o *options) note(t token) {
+	switch {
+	case t.text == "-natt":
+		o.natt = t
+	case o.other.text == "":
+		o.other = t
+	}
 }
 
 func (p *parser) saMode() (Mode, error) {

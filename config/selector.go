@@ -117,10 +117,14 @@ func (p *parser) upper(sel *Selector, src, dst side) error {
 	if sel.Upper, err = upperNumber(t); err != nil {
 		return err
 	}
-	if !hasPorts(sel.Upper) && src.port != 0 {
+	switch v4 := sel.Src.Addr().Is4(); {
+	case sel.Upper == upperICMPv6 && v4:
+		return fail(t.pos, t.text+" is not for IPv4, and would match nothing", "write icmp")
+	case sel.Upper == upperICMP && !v4:
+		return fail(t.pos, t.text+" is not for IPv6, and would match nothing", "write icmp6")
+	case !HasPorts(sel.Upper) && src.port != 0:
 		return noPorts(src.at, t)
-	}
-	if !hasPorts(sel.Upper) && dst.port != 0 {
+	case !HasPorts(sel.Upper) && dst.port != 0:
 		return noPorts(dst.at, t)
 	}
 	arg := p.peek()
@@ -153,7 +157,8 @@ func upperNumber(t token) (uint8, error) {
 	return 0, unknown(t, "upper-layer protocol", upperWords, nil)
 }
 
-func hasPorts(upper uint8) bool {
+// HasPorts reports whether a selector of an upper-layer protocol may have ports.
+func HasPorts(upper uint8) bool {
 	switch upper {
 	case UpperAny, upperTCP, upperUDP, uppers["sctp"], uppers["dccp"], uppers["udplite"]:
 		return true
@@ -177,4 +182,12 @@ func icmpType(t token) (typ, code uint16, err error) {
 		return 0, 0, fail(t.pos, "ICMP type 0 cannot be told from any type", "leave out the type to match them all")
 	}
 	return uint16(n), uint16(m), nil
+}
+
+// AllMulticast reports whether a range has no address of a host.
+func AllMulticast(p netip.Prefix) bool {
+	if p.Addr().Is4() {
+		return p.Bits() >= 4 && p.Addr().IsMulticast()
+	}
+	return p.Bits() >= 8 && p.Addr().IsMulticast()
 }

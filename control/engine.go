@@ -11,32 +11,40 @@
 //
 // A request is done or refused, but these parts of it have no effect: ports,
 // prefix lengths and protocols in the addresses of SAs; the original addresses
-// of NAT-T, which serve checksums in transport mode alone, where they are
-// refused; CYCSEQ, as numbers never cycle (dumps show the flag); that an SA is
+// of NAT-T, which serve checksums in transport mode, in a tunnel: elsewhere they
+// are refused; the reqid of a level other than unique; CYCSEQ, as numbers never cycle (dumps show the flag); that an SA is
 // to begin larval, as each is mature at once; SA2's sequence number; and
 // extensions that other requests have.
 //
 // UPDATE with keys puts the SA that an ADD would add in the place of the one
-// that is there, at one stroke; sequence numbers go on where keys and ESN are
-// the same. UPDATE without keys changes the ports of UDP encapsulation, and
+// that is there, at one stroke. It keeps its place in dumps and among the SAs of
+// its ends, and where algorithms, keys and ESN are the same, sequence numbers go
+// on and replays of what was received stay replays; usage counts anew. UPDATE
+// without keys changes the ports of UDP encapsulation, and
 // nothing else: what it leaves zero stays, and what it would change it refuses.
 // SPDUPDATE puts a policy in the place of the one with its selector and
 // direction, or adds it where there is none. As in NetBSD the policy has a new
 // ID; unlike there it stays where the old one stood, unless the priority is
-// another. Levels unique without a reqid are given a new one.
+// another. Levels unique are given a new reqid above those that people give,
+// unless they have one of these, or the one that the policy before had.
 //
 // Between BEGIN and COMMIT a session's changes to both databases are staged:
 // errnos and dumps show the session its own view, everybody else sees nothing.
-// COMMIT publishes: each SA whose ID stays is replaced at one stroke, new SAs
-// come before old ones go, and the policies change all at once after that, so
-// that a reload leaves no moment without policies. ABORT, or the end of the
-// session, forgets the changes. When another session's changes were published
-// meanwhile, COMMIT lays the staged changes on top of them, or fails as a whole
-// with EEXIST.
+// The view has the policies as they were at BEGIN, but the SAs as they are: what
+// others do to those shows through. COMMIT publishes: each SA whose ID stays is
+// replaced at one stroke, new SAs come first, then the policies change all at
+// once, and SAs go last, so that a reload leaves no moment without policies, nor
+// a policy without the SAs it comes with. ABORT, or the end of the session,
+// forgets the changes. When another session's changes were published meanwhile,
+// COMMIT lays the staged changes on top of them, or fails as a whole and names
+// the SA or policy in its way: EEXIST where one was added by both, or the SA is
+// another than the one that was changed or deleted, ENOENT where an SA that is
+// to change is gone.
 //
 // An Engine is safe for concurrent use, a Session belongs to one goroutine. One
 // mutex orders all writes; it is never held during I/O. Key octets pass through
-// to SAs and to the dumps that ask for them, never into a log or an error.
+// to SAs and to the dumps that ask for them, never into a log or an error; what
+// Serve and LoadFile read and write of them is cleared.
 package control
 
 import (
@@ -154,6 +162,7 @@ func (e *Engine) answerBytes(s *Session, b []byte) replies {
 	if err != nil {
 		return one(e.refusal(&header, err))
 	}
+	defer m.ClearKeys()
 	return e.answer(s, m)
 }
 

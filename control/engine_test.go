@@ -22,6 +22,11 @@ func TestErrno(t *testing.T) {
 	rule := func(change func(*pfkey.Request)) *pfkey.Message {
 		return policyAdd(func(m *pfkey.Message) { change(&m.Policy.Requests[0]) })
 	}
+	upper := func(proto uint8, src, dst uint16) *pfkey.Message {
+		return policyAdd(func(m *pfkey.Message) {
+			m.Src.Proto, m.Dst.Proto, m.Src.Port, m.Dst.Port = proto, proto, src, dst
+		})
+	}
 	saAdd := func(change func(*pfkey.Message)) *pfkey.Message { return with(add(0x2000, a4, b4), change) }
 	satype := func(m *pfkey.Message, n uint8) *pfkey.Message {
 		return with(m, func(m *pfkey.Message) { m.SAType = n })
@@ -61,6 +66,8 @@ func TestErrno(t *testing.T) {
 		{"add across families", add(0x2000, a4, b6), syscall.EINVAL, "two address families"},
 		{"add of a mapped address", add(0x2000, a6, netip.MustParseAddr("::ffff:10.0.0.1")), syscall.EINVAL, "write 10.0.0.1"},
 		{"add to nobody", add(0x2000, a4, netip.IPv4Unspecified()), syscall.EINVAL, "no host"},
+		{"add to a group", add(0x2000, a4, netip.MustParseAddr("224.0.0.1")), syscall.EOPNOTSUPP, "multicast address 224.0.0.1"},
+		{"add from a group", add(0x2000, netip.MustParseAddr("ff02::5"), b6), syscall.EOPNOTSUPP, "multicast address ff02::5"},
 		{"add of a reserved SPI", add(255, a4, b4), syscall.EINVAL, "first free one is 256"},
 		{"add of the first SPI", add(256, a4, b4), 0, ""},
 		{"add of a dead SA", saAdd(func(m *pfkey.Message) { m.SA.State = 3 }), syscall.EINVAL, "state 3"},
@@ -68,6 +75,7 @@ func TestErrno(t *testing.T) {
 		{"add in transport mode, in UDP", with(natt(pfkey.TypeNATT, nattPort, 9), func(m *pfkey.Message) { m.SA2.Mode = pfkey.ModeTransport }), 0, ""},
 		{"add in transport mode with an original source", original(pfkey.ModeTransport, host(a4), nil), syscall.EOPNOTSUPP, "original addresses"},
 		{"add in transport mode with an original destination", original(pfkey.ModeTransport, nil, host(b4)), syscall.EOPNOTSUPP, "original addresses"},
+		{"add in any mode with original addresses", original(pfkey.ModeAny, host(a4), host(b4)), syscall.EOPNOTSUPP, "tunnel mode alone"},
 		{"add in tunnel mode with original addresses", original(pfkey.ModeTunnel, host(a4), host(b4)), 0, ""},
 		{"add of mode any", saAdd(func(m *pfkey.Message) { m.SA2.Mode = pfkey.ModeAny }), 0, ""},
 		{"add of an unknown mode", saAdd(func(m *pfkey.Message) { m.SA2.Mode = 9 }), syscall.EINVAL, "mode 9"},
@@ -132,6 +140,17 @@ func TestErrno(t *testing.T) {
 		{"spdadd of a mapped prefix", policyAdd(func(m *pfkey.Message) { m.Src = host(netip.MustParseAddr("::ffff:10.0.0.1")) }), syscall.EINVAL, "write 10.0.0.1"},
 		{"spdadd of two protocols", policyAdd(func(m *pfkey.Message) { m.Dst.Proto = 6 }), syscall.EINVAL, "different protocols"},
 		{"spdadd with a lifetime", policyAdd(func(m *pfkey.Message) { m.Hard = new(pfkey.Lifetime) }), syscall.EOPNOTSUPP, "lifetimes"},
+		{"spdadd of gre with a port", upper(47, 80, 0), syscall.EINVAL, "do not go with gre"},
+		{"spdadd of udp with ports", upper(17, 80, 81), 0, ""},
+		{"spdadd of protocol 0", upper(0, 0, 0), syscall.EINVAL, "255 is any"},
+		{"spdadd of icmp6 over IPv4", upper(58, 0, 0), syscall.EINVAL, "icmp6 of IPv6"},
+		{"spdadd of icmp over IPv6", policyAdd(func(m *pfkey.Message) {
+			m.Src, m.Dst = selected("fd00::/8"), selected("fd00::/8")
+			m.Src.Proto, m.Dst.Proto = 1, 1
+		}), syscall.EINVAL, "is of icmp; icmp is of IPv4"},
+		{"spdadd of icmp", upper(1, 255, 255), 0, ""},
+		{"spdadd of too large an icmp type", upper(1, 256, 0), syscall.EINVAL, "at most 255"},
+		{"spdadd of too large an icmp code", upper(1, 8, 256), syscall.EINVAL, "at most 255"},
 		{"spdadd discard", policyAdd(func(m *pfkey.Message) { m.Policy.Type, m.Policy.Requests = 0, nil }), 0, ""},
 		{"spdadd none", policyAdd(func(m *pfkey.Message) { m.Policy.Type, m.Policy.Requests = 1, nil }), 0, ""},
 		{"spdadd entrust", policyAdd(func(m *pfkey.Message) { m.Policy.Type, m.Policy.Requests = 3, nil }), syscall.EINVAL, "policy type 3"},
@@ -150,7 +169,11 @@ func TestErrno(t *testing.T) {
 		{"transport of two families", rule(func(r *pfkey.Request) { *r = transport("10.3.0.1", "fd00::2") }), syscall.EINVAL, "two address families"},
 		{"transport to nobody", rule(func(r *pfkey.Request) { *r = transport("10.3.0.1", "0.0.0.0") }), syscall.EINVAL, "no host"},
 		{"transport of level use", rule(func(r *pfkey.Request) { *r = transport("", ""); r.Level = pfkey.LevelUse }), syscall.EOPNOTSUPP, "require is"},
-		{"transport of a reqid above", rule(func(r *pfkey.Request) { *r = transport("", ""); r.Reqid = 16384 }), syscall.EINVAL, "at most 16383"},
+		{"transport of a reqid above", rule(func(r *pfkey.Request) { *r = transport("", ""); r.Reqid = 16384 }), 0, ""},
+		{"transport to a group", policyAdd(func(m *pfkey.Message) { m.Dst, m.Policy.Requests[0] = selected("224.0.0.0/4"), transport("", "") }), syscall.EOPNOTSUPP, "multicast"},
+		{"transport of a group", policyAdd(func(m *pfkey.Message) { m.Src, m.Policy.Requests[0] = selected("239.0.0.0/8"), transport("", "") }), syscall.EOPNOTSUPP, "multicast"},
+		{"transport to groups and others", policyAdd(func(m *pfkey.Message) { m.Dst, m.Policy.Requests[0] = selected("0.0.0.0/0"), transport("", "") }), 0, ""},
+		{"tunnel to a group", rule(func(r *pfkey.Request) { r.Dst = netip.MustParseAddr("224.0.0.1") }), syscall.EOPNOTSUPP, "multicast"},
 		{"rule of no mode", rule(func(r *pfkey.Request) { r.Mode = 0 }), syscall.EINVAL, "mode 0"},
 		{"tunnel without ends", rule(func(r *pfkey.Request) { r.Src, r.Dst = netip.Addr{}, netip.Addr{} }), syscall.EINVAL, "both ends"},
 		{"tunnel of two families", rule(func(r *pfkey.Request) { r.Src, r.Dst = a4, b6 }), syscall.EINVAL, "two address families"},
@@ -160,7 +183,7 @@ func TestErrno(t *testing.T) {
 		{"level use", rule(func(r *pfkey.Request) { r.Level = pfkey.LevelUse }), syscall.EOPNOTSUPP, "require is"},
 		{"level unique", rule(func(r *pfkey.Request) { r.Level, r.Reqid = pfkey.LevelUnique, 16383 }), 0, ""},
 		{"level 4", rule(func(r *pfkey.Request) { r.Level = 4 }), syscall.EINVAL, "level 4"},
-		{"reqid of the automatic range", rule(func(r *pfkey.Request) { r.Level, r.Reqid = pfkey.LevelUnique, 16384 }), syscall.EINVAL, "at most 16383"},
+		{"reqid of the automatic range", rule(func(r *pfkey.Request) { r.Level, r.Reqid = pfkey.LevelUnique, 16384 }), 0, ""},
 
 		{"spdupdate", spdupdate("10.1.0.0/16", "10.2.0.0/16"), 0, ""},
 		{"spdupdate of what is not there", spdupdate("10.8.0.0/16", "10.2.0.0/16"), 0, ""},
@@ -224,6 +247,18 @@ func TestEncapsulationNeedsBothPorts(t *testing.T) {
 				t.Errorf("ports %d and %d on a host with %d: errno %d, %q", n.SrcPort, n.DstPort, port, r.Errno, r.Text)
 			}
 		}
+	}
+}
+
+// A host that encapsulates on no port says so, rather than that its port is 0.
+func TestEncapsulationSwitchedOff(t *testing.T) {
+	e := control.New(control.Config{SAD: sad.New(), SPD: spd.New()})
+	m := with(add(0x1000, a4, b4), func(m *pfkey.Message) {
+		m.NATT = &pfkey.NATT{Type: pfkey.TypeNATT, SrcPort: nattPort, DstPort: nattPort}
+	})
+	r := e.Handle(new(control.Session), m)[0]
+	if syscall.Errno(r.Errno) != syscall.EINVAL || r.Text != "encapsulation in UDP is switched off (--natt 0)" {
+		t.Errorf("errno %d, %q", r.Errno, r.Text)
 	}
 }
 
@@ -388,6 +423,18 @@ func TestSharedKeyWarnsOnce(t *testing.T) {
 	}
 	if strings.Contains(b.log.String(), "SECRET") || strings.Contains(b.log.String(), "534543") {
 		t.Errorf("the key is in the log: %s", b.log.String())
+	}
+}
+
+// The other SA that a warning names is one that there is.
+func TestSharedKeyNamesALiveSA(t *testing.T) {
+	b := newBench(t)
+	shared := func(spi uint32) *pfkey.Message {
+		return with(add(spi, a4, b4), func(m *pfkey.Message) { m.EncKey = gcmKey(9) })
+	}
+	b.must(t, shared(0x1001), shared(0x1002), named(pfkey.DELETE, 0x1001, a4, b4), shared(0x1003))
+	if !strings.Contains(b.log.String(), "other_spi=4098") || strings.Count(b.log.String(), "other_spi=4097") != 1 {
+		t.Error(b.log.String())
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"hash"
 
 	"ipsecd/crypto/alg"
 	"ipsecd/sad"
@@ -15,19 +16,20 @@ import (
 // by a keyed hash that is worth nothing outside of this process. Two keys may
 // share a hash of 64 bits; that costs a needless warning.
 type keyUses struct {
-	secret [32]byte
-	uses   map[uint64]keyUse
+	hash hash.Hash
+	sum  []byte
+	uses map[uint64]keyUse
 }
 
 type keyUse struct {
-	spi uint32 // of the first SA with this key
-	n   uint32
+	spis uint32 // exclusive or of the SPIs of all SAs with this key: where one is left, its SPI
+	n    uint32
 }
 
 func newKeyUses() keyUses {
-	k := keyUses{uses: make(map[uint64]keyUse)}
-	rand.Read(k.secret[:])
-	return k
+	var secret [32]byte
+	rand.Read(secret[:])
+	return keyUses{hash: hmac.New(sha256.New, secret[:]), uses: make(map[uint64]keyUse)}
 }
 
 // fingerprint is of the encryption key with its salt, or of the authentication
@@ -44,26 +46,26 @@ func (k *keyUses) fingerprint(sa *sad.SA) (uint64, bool) {
 	if len(key) == 0 {
 		return 0, false
 	}
-	h := hmac.New(sha256.New, k.secret[:])
-	h.Write([]byte{kind, number})
-	h.Write(key)
-	return binary.NativeEndian.Uint64(h.Sum(nil)), true
+	k.hash.Reset()
+	k.hash.Write([]byte{kind, number})
+	k.hash.Write(key)
+	k.sum = k.hash.Sum(k.sum[:0])
+	return binary.NativeEndian.Uint64(k.sum), true
 }
 
 // remember counts an SA that goes live. When it is the second of its key, it
-// returns the SPI of the first and true.
+// returns the SPI of the other and true.
 func (k *keyUses) remember(sa *sad.SA) (uint32, bool) {
 	f, ok := k.fingerprint(sa)
 	if !ok {
 		return 0, false
 	}
 	use := k.uses[f]
-	if use.n == 0 {
-		use.spi = sa.Spec().SPI
-	}
+	other := use.spis
+	use.spis ^= sa.Spec().SPI
 	use.n++
 	k.uses[f] = use
-	return use.spi, use.n == 2
+	return other, use.n == 2
 }
 
 // forget counts an SA that goes, before it does.
@@ -77,6 +79,7 @@ func (k *keyUses) forget(sa *sad.SA) {
 		delete(k.uses, f)
 		return
 	}
+	use.spis ^= sa.Spec().SPI
 	use.n--
 	k.uses[f] = use
 }

@@ -18,6 +18,7 @@ func (e *Engine) LoadFile(path string) error {
 	}
 	defer f.Close()
 	src, err := config.Read(f)
+	defer clear(src)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -36,6 +37,7 @@ func (e *Engine) Load(name string, src []byte) error {
 	e.mu.Lock()
 	s := &Session{txn: e.begin()}
 	e.mu.Unlock()
+	defer s.forget()
 	var wrong []error
 	for _, statement := range statements {
 		if err := e.run(s, statement); err != nil {
@@ -56,6 +58,7 @@ func (e *Engine) run(s *Session, statement config.Statement) error {
 	if err != nil {
 		return err
 	}
+	defer m.ClearKeys()
 	switch m.Type {
 	case pfkey.GET, pfkey.DUMP, pfkey.SPDDUMP:
 		e.cfg.Log.Info("passed over a statement that only prints; setkey prints it", "at", statement.Pos().String())

@@ -2,10 +2,13 @@ package control
 
 import (
 	"errors"
+	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"syscall"
 
+	"ipsecd/config"
 	"ipsecd/pfkey"
 	"ipsecd/spd"
 )
@@ -19,12 +22,19 @@ func (e *Engine) updatePolicy(s *Session, m *pfkey.Message) (replies, error) {
 }
 
 // putPolicy stages the policy that m describes.
-func (e *Engine) putPolicy(s *Session, m *pfkey.Message, stage func(*transaction, *spd.Policy) error) (replies, error) {
+func (e *Engine) putPolicy(s *Session, m *pfkey.Message, stage func(*transaction, *spd.Policy) (old *spd.Policy, err error)) (replies, error) {
 	p, err := e.newPolicy(m)
 	if err != nil {
 		return nil, err
 	}
-	if err := e.change(s, func(t *transaction) error { return stage(t, p) }); err != nil {
+	err = e.change(s, func(t *transaction) error {
+		old, err := stage(t, p)
+		if err == nil {
+			e.settleReqids(p, old)
+		}
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	r := describePolicy(p)
@@ -103,7 +113,33 @@ func selector(src, dst *pfkey.Address) (spd.Selector, error) {
 	if from.Addr().Is4() != to.Addr().Is4() {
 		return spd.Selector{}, refuse(syscall.EINVAL, "%v and %v are of two address families", from, to)
 	}
-	return spd.Selector{Src: from, Dst: to, SrcPort: src.Port, DstPort: dst.Port, Proto: src.Proto}, nil
+	sel := spd.Selector{Src: from, Dst: to, SrcPort: src.Port, DstPort: dst.Port, Proto: src.Proto}
+	return sel, checkUpper(&sel)
+}
+
+// checkUpper refuses an upper-layer protocol that no packet of the selector's
+// family has, and what its ports cannot be.
+func checkUpper(sel *spd.Selector) error {
+	v4 := sel.Src.Addr().Is4()
+	switch {
+	case sel.Proto == 0:
+		return refuse(syscall.EINVAL, "the upper-layer protocol is 0; 255 is any")
+	case sel.Proto == protoICMP && !v4, sel.Proto == protoICMPv6 && v4:
+		return refuse(syscall.EINVAL, "no packet between these addresses is of %s; icmp is of IPv4, icmp6 of IPv6", config.UpperName(sel.Proto))
+	case sel.Proto == protoICMP || sel.Proto == protoICMPv6:
+		if sel.SrcPort > math.MaxUint8 || sel.DstPort > math.MaxUint8 {
+			return refuse(syscall.EINVAL, "the ICMP type %d,%d is not right; each is at most 255", sel.SrcPort, sel.DstPort)
+		}
+	case !config.HasPorts(sel.Proto) && (sel.SrcPort != 0 || sel.DstPort != 0):
+		return refuse(syscall.EINVAL, "ports do not go with %s", config.UpperName(sel.Proto))
+	}
+	return nil
+}
+
+// policyName is what names a policy, in the words of a setkey file.
+func policyName(p *spd.Policy) string {
+	sel := config.Selector{Src: p.Sel.Src, Dst: p.Sel.Dst, SrcPort: p.Sel.SrcPort, DstPort: p.Sel.DstPort, Upper: p.Sel.Proto}
+	return fmt.Sprintf("%v -P %s", sel, dirName(p.Dir))
 }
 
 func prefix(a *pfkey.Address) (netip.Prefix, error) {
@@ -137,7 +173,7 @@ func (e *Engine) newPolicy(m *pfkey.Message) (*spd.Policy, error) {
 		Created:  e.cfg.Now().Unix(),
 	}
 	for i := range m.Policy.Requests {
-		r, err := e.request(&m.Policy.Requests[i], sel)
+		r, err := request(&m.Policy.Requests[i], sel)
 		if err != nil {
 			return nil, err
 		}

@@ -144,3 +144,35 @@ func TestPolicyGet(t *testing.T) {
 		}
 	}
 }
+
+// Reqids count at level unique alone, and those above what people give are the
+// engine's to give: a policy keeps the one it had, and gets another than it had
+// made up.
+func TestReqids(t *testing.T) {
+	const net1, net2, net3 = "10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"
+	asking := func(level uint8, reqid uint32) func(*pfkey.Message) {
+		return func(m *pfkey.Message) { m.Policy.Requests[0].Level, m.Policy.Requests[0].Reqid = level, reqid }
+	}
+	b := newBench(t)
+	for i, step := range []struct {
+		m    *pfkey.Message
+		want uint32
+	}{
+		{with(spdadd(pfkey.DirOut, net1, net2), asking(pfkey.LevelUnique, 0)), 16384},
+		{with(spdupdate(net1, net2), asking(pfkey.LevelUnique, 16384)), 16384},
+		{with(spdupdate(net1, net2), asking(pfkey.LevelUnique, 16385)), 16385}, // made up, and the next to give
+		{with(spdupdate(net1, net2), asking(pfkey.LevelUnique, 16384)), 16386}, // it had that before
+		{with(spdupdate(net1, net2), asking(pfkey.LevelUnique, 16383)), 16383},
+		{with(spdupdate(net1, net2), asking(pfkey.LevelRequire, 7)), 0},
+		{with(spdadd(pfkey.DirOut, net1, net3), asking(pfkey.LevelUnique, 16386)), 16387},
+		{with(spdadd(pfkey.DirOut, net3, net1), asking(pfkey.LevelDefault, 40000)), 0},
+	} {
+		r := b.ask(step.m)[0]
+		if r.Errno != 0 || r.Policy.Requests[0].Reqid != step.want {
+			t.Fatalf("step %d: errno %d, %+v", i, r.Errno, r.Policy)
+		}
+		if p := b.spd.Get(r.Policy.ID); p.Requests[0].Reqid != step.want {
+			t.Errorf("step %d: published with %d", i, p.Requests[0].Reqid)
+		}
+	}
+}

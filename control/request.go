@@ -2,8 +2,10 @@ package control
 
 import (
 	"math"
+	"slices"
 	"syscall"
 
+	"ipsecd/config"
 	"ipsecd/pfkey"
 	"ipsecd/sad"
 	"ipsecd/spd"
@@ -13,14 +15,18 @@ import (
 // engine gives those above.
 const maxManualReqid = 16383
 
-// IP protocol numbers that a request may have where ipsecd will learn them.
+// IP protocol numbers: those of ICMP, and those that a request may have where
+// ipsecd will learn them.
 const (
+	protoICMP   = 1
+	protoICMPv6 = 58
 	protoAH     = 51
 	protoIPComp = 108
 )
 
-// request is the transform that r asks for in a policy with selector sel.
-func (e *Engine) request(r *pfkey.Request, sel spd.Selector) (spd.Request, error) {
+// request is the transform that r asks for in a policy with selector sel. A
+// reqid counts at level unique alone; see settleReqids.
+func request(r *pfkey.Request, sel spd.Selector) (spd.Request, error) {
 	if err := checkRequest(r, sel); err != nil {
 		return spd.Request{}, err
 	}
@@ -32,10 +38,25 @@ func (e *Engine) request(r *pfkey.Request, sel spd.Selector) (spd.Request, error
 		Src:   r.Src,
 		Dst:   r.Dst,
 	}
-	if out.Level == spd.LevelUnique && out.Reqid == 0 {
-		out.Reqid = e.nextReqid()
+	if out.Level != spd.LevelUnique {
+		out.Reqid = 0
 	}
 	return out, nil
+}
+
+// settleReqids gives each level unique of p a reqid of its own, unless it has
+// one that people give, or one that the policy in whose place p comes had.
+func (e *Engine) settleReqids(p, old *spd.Policy) {
+	for i := range p.Requests {
+		r := &p.Requests[i]
+		if r.Level == spd.LevelUnique && (r.Reqid == 0 || r.Reqid > maxManualReqid && !hasReqid(old, r.Reqid)) {
+			r.Reqid = e.nextReqid()
+		}
+	}
+}
+
+func hasReqid(p *spd.Policy, id uint32) bool {
+	return p != nil && slices.ContainsFunc(p.Requests, func(r spd.Request) bool { return r.Reqid == id })
 }
 
 func checkRequest(r *pfkey.Request, sel spd.Selector) error {
@@ -50,8 +71,6 @@ func checkRequest(r *pfkey.Request, sel spd.Selector) error {
 		return refuse(syscall.EOPNOTSUPP, "level use is not supported; require is")
 	case r.Level > pfkey.LevelUnique:
 		return refuse(syscall.EINVAL, "level %d is unknown", r.Level)
-	case r.Reqid > maxManualReqid:
-		return refuse(syscall.EINVAL, "reqid %d is too large; at most %d", r.Reqid, maxManualReqid)
 	}
 	if r.Mode == pfkey.ModeTransport {
 		return checkTransport(r, sel)
@@ -63,8 +82,11 @@ func checkRequest(r *pfkey.Request, sel spd.Selector) error {
 }
 
 // checkTransport refuses ends of transport mode, which may be missing, that no
-// packet of the selector has.
+// packet of the selector has, and a selector of multicast, which no SA has.
 func checkTransport(r *pfkey.Request, sel spd.Selector) error {
+	if config.AllMulticast(sel.Src) || config.AllMulticast(sel.Dst) {
+		return refuse(syscall.EOPNOTSUPP, "transport mode of multicast (%v to %v) is not supported", sel.Src, sel.Dst)
+	}
 	if !r.Src.IsValid() && !r.Dst.IsValid() {
 		return nil
 	}

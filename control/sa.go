@@ -27,7 +27,14 @@ func (e *Engine) putSA(s *Session, m *pfkey.Message, stage func(*stagedSAs, *sad
 	if err != nil {
 		return nil, err
 	}
-	if err := e.change(s, func(t *transaction) error { return stage(&t.sas, sa) }); err != nil {
+	err = e.change(s, func(t *transaction) error {
+		err := stage(&t.sas, sa)
+		if err != nil {
+			giveUp(sa)
+		}
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	r := reply(m)
@@ -133,6 +140,9 @@ func checkEnds(src, dst netip.Addr) error {
 		if !a.IsValid() || a.IsUnspecified() {
 			return refuse(syscall.EINVAL, "%v is the address of no host", a)
 		}
+		if a.IsMulticast() {
+			return refuse(syscall.EOPNOTSUPP, "the multicast address %v is not supported; give the address of a host", a)
+		}
 	}
 	if src.Is4() != dst.Is4() {
 		return refuse(syscall.EINVAL, "%v and %v are of two address families", src, dst)
@@ -172,8 +182,8 @@ func hostAddress(a netip.Addr) *pfkey.Address {
 	return &pfkey.Address{Proto: protoAny, PrefixLen: uint8(a.BitLen()), Addr: a}
 }
 
-// describe is all that GET and DUMP tell of an SA, keys included. An SA that
-// went meanwhile has none.
+// describe is all that GET and DUMP tell of an SA, keys included. One that went
+// meanwhile, and has none any more, is dead.
 func describe(sa *sad.SA, encap sad.Encap) *pfkey.Message {
 	spec, usage := sa.Spec(), sa.Usage()
 	m := &pfkey.Message{Reserved: 1}
@@ -187,6 +197,9 @@ func describe(sa *sad.SA, encap sad.Encap) *pfkey.Message {
 		UseTime:     uint64(usage.FirstUse),
 	}
 	enc, auth := sa.Keys()
+	if len(enc)+len(auth) == 0 {
+		m.SA.State = pfkey.StateDead
+	}
 	m.EncKey, m.AuthKey = key(spec.Enc == alg.NullEnc, enc), key(false, auth)
 	if encap != (sad.Encap{}) {
 		m.NATT = &pfkey.NATT{Type: pfkey.TypeNATT, SrcPort: encap.SrcPort, DstPort: encap.DstPort}

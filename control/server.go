@@ -104,25 +104,37 @@ func hungUp(err error) bool {
 }
 
 // converse reads one message a datagram. The buffer has room for more than the
-// longest, so that one that was cut off fails its length check.
+// longest, so that one that was cut off fails its length check. No key stays in
+// either buffer.
 func (e *Engine) converse(c net.Conn) error {
-	in := make([]byte, pfkey.MaxMessage+8)
-	var out []byte
+	in, out := make([]byte, pfkey.MaxMessage+8), make([]byte, 0, pfkey.MaxMessage)
 	var s Session
+	defer s.forget()
 	for {
 		n, err := c.Read(in)
 		if err != nil {
 			return err
 		}
-		for r := range e.answerBytes(&s, in[:n]) {
-			if out, err = e.encode(out[:0], r); err != nil {
-				return err
-			}
-			if _, err = c.Write(out); err != nil {
+		answers := e.answerBytes(&s, in[:n])
+		clear(in[:n])
+		for r := range answers {
+			if err := e.send(c, out, r); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// send writes r by way of an empty buffer.
+func (e *Engine) send(c net.Conn, buf []byte, r *pfkey.Message) error {
+	out, err := e.encode(buf, r)
+	r.ClearKeys()
+	if err != nil {
+		return err
+	}
+	_, err = c.Write(out)
+	clear(out)
+	return err
 }
 
 // encode appends r, or, where the wire has no room for it, a refusal.

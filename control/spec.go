@@ -101,13 +101,13 @@ func replayWindow(m *pfkey.Message) (uint32, error) {
 }
 
 // encap returns the encapsulation that m asks for. The original addresses that
-// may come with it serve checksums in transport mode alone (RFC 3948 section
-// 3.1.2): a tunnel has no use for them, and to repair checksums is not
-// supported.
+// may come with it serve checksums in transport mode (RFC 3948 section 3.1.2),
+// which mode any may come to: a tunnel has no use for them, and to repair
+// checksums is not supported.
 func (e *Engine) encap(m *pfkey.Message, mode sad.Mode) (sad.Encap, error) {
-	if mode == sad.ModeTransport && (m.OAI != nil || m.OAR != nil) {
+	if mode != sad.ModeTunnel && (m.OAI != nil || m.OAR != nil) {
 		return sad.Encap{}, refuse(syscall.EOPNOTSUPP,
-			"original addresses (-natt) are not supported in transport mode; give the ports alone, as esp-udp does")
+			"original addresses (-natt) are supported in tunnel mode alone; give -m tunnel, or the ports alone, as esp-udp does")
 	}
 	n := m.NATT
 	if n == nil {
@@ -118,6 +118,9 @@ func (e *Engine) encap(m *pfkey.Message, mode sad.Mode) (sad.Encap, error) {
 	}
 	if n.SrcPort == 0 || n.DstPort == 0 {
 		return sad.Encap{}, refuse(syscall.EINVAL, "UDP encapsulation needs both ports")
+	}
+	if e.cfg.NATTPort == 0 {
+		return sad.Encap{}, refuse(syscall.EINVAL, "encapsulation in UDP is switched off (--natt 0)")
 	}
 	if n.SrcPort != e.cfg.NATTPort && n.DstPort != e.cfg.NATTPort {
 		return sad.Encap{}, refuse(syscall.EINVAL, "neither of the ports %d and %d is this host's: the encapsulation port is %d, see --natt",

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -10,36 +11,46 @@ import (
 )
 
 // stagedSAs is the SAD as one transaction would leave it: what is live, less
-// what was flushed or deleted, with other ports where they were changed, plus
-// what was added. What others change in live shows through.
+// what was flushed, with the changes to single SAs, plus what was added. What
+// others change in live shows through, and hides what was staged against the SA
+// that was there before.
 type stagedSAs struct {
 	live    *sad.DB
 	flushed bool
-	deleted map[sad.ID]bool      // of live; empty once flushed
-	moved   map[sad.ID]sad.Encap // of live, neither deleted nor added again
-	added   map[sad.ID]int       // place in order
-	order   []*sad.SA            // as added; nil where it was deleted again
-	between map[ends][]int       // places in order, also of what was deleted again
+	changes map[sad.ID]change // to SAs of live; empty once flushed
+	added   map[sad.ID]int    // place in order
+	order   []*sad.SA         // as added; nil where it was deleted again
+	between map[ends][]int    // places in order, also of what was deleted again
+}
+
+// change is what becomes of an SA of live.
+type change struct {
+	saw   *sad.SA   // that the change was made to
+	to    *sad.SA   // takes its place; saw itself where the ports alone change, nil where it goes
+	encap sad.Encap // where the ports alone change
 }
 
 // ends are the addresses of an SA.
 type ends struct{ src, dst netip.Addr }
 
-func (t *stagedSAs) changed() bool {
-	return t.flushed || len(t.deleted)+len(t.moved)+len(t.added) > 0
-}
+func (t *stagedSAs) changed() bool { return t.flushed || len(t.changes)+len(t.added) > 0 }
 
-// hides reports whether the SA of live with this ID goes.
-func (t *stagedSAs) hides(id sad.ID) bool { return t.flushed || t.deleted[id] }
+// shown is what t has in the place of an SA of live, nil where it goes.
+func (t *stagedSAs) shown(live *sad.SA) *sad.SA {
+	if live == nil || t.flushed {
+		return nil
+	}
+	if c := t.changes[live.Spec().ID]; c.saw == live {
+		return c.to
+	}
+	return live
+}
 
 func (t *stagedSAs) get(id sad.ID) *sad.SA {
 	if i, ok := t.added[id]; ok {
 		return t.order[i]
 	}
-	if t.hides(id) {
-		return nil
-	}
-	return t.live.Get(id)
+	return t.shown(t.live.Get(id))
 }
 
 // find returns the SA with this ID that comes from src.
@@ -56,19 +67,17 @@ func (t *stagedSAs) describe(sa *sad.SA) *pfkey.Message { return describe(sa, t.
 
 // encap is the encapsulation of an SA of t.
 func (t *stagedSAs) encap(sa *sad.SA) sad.Encap {
-	if encap, ok := t.moved[sa.Spec().ID]; ok {
-		return encap
+	if c := t.changes[sa.Spec().ID]; c.to == sa && c.saw == sa {
+		return c.encap
 	}
 	return sa.Encap()
 }
 
 func (t *stagedSAs) all() []*sad.SA {
 	var out []*sad.SA
-	if !t.flushed {
-		for sa := range t.live.All() {
-			if !t.deleted[sa.Spec().ID] {
-				out = append(out, sa)
-			}
+	for live := range t.live.All() {
+		if sa := t.shown(live); sa != nil {
+			out = append(out, sa)
 		}
 	}
 	for _, sa := range t.order {
@@ -80,7 +89,7 @@ func (t *stagedSAs) all() []*sad.SA {
 }
 
 // room is how many changes t takes yet.
-func (t *stagedSAs) room() int { return maxStaged - len(t.order) - len(t.deleted) - len(t.moved) }
+func (t *stagedSAs) room() int { return maxStaged - len(t.order) - len(t.changes) }
 
 func (t *stagedSAs) add(sa *sad.SA) error {
 	id := sa.Spec().ID
@@ -90,7 +99,9 @@ func (t *stagedSAs) add(sa *sad.SA) error {
 	if t.room() <= 0 {
 		return errTooMuch
 	}
-	delete(t.moved, id)
+	if t.live.Get(id) == nil {
+		t.drop(id)
+	}
 	if t.added == nil {
 		t.added = make(map[sad.ID]int)
 		t.between = make(map[ends][]int)
@@ -102,25 +113,43 @@ func (t *stagedSAs) add(sa *sad.SA) error {
 	return nil
 }
 
+// change has an SA of live become another, or go.
+func (t *stagedSAs) change(id sad.ID, to *sad.SA, encap sad.Encap) error {
+	if _, again := t.changes[id]; !again && t.room() <= 0 {
+		return errTooMuch
+	}
+	t.drop(id)
+	if t.changes == nil {
+		t.changes = make(map[sad.ID]change)
+	}
+	t.changes[id] = change{t.live.Get(id), to, encap}
+	return nil
+}
+
+// drop forgets the change to an ID, if there is one.
+func (t *stagedSAs) drop(id sad.ID) {
+	t.changes[id].forget()
+	delete(t.changes, id)
+}
+
 // delete removes the SA with this ID if it comes from src.
 func (t *stagedSAs) delete(id sad.ID, src netip.Addr) error {
 	if _, err := t.find(id, src); err != nil {
 		return err
 	}
 	if i, ok := t.added[id]; ok {
-		t.order[i] = nil
-		delete(t.added, id)
+		t.unstage(i)
 		return nil
 	}
-	if t.room() <= 0 {
-		return errTooMuch
-	}
-	if t.deleted == nil {
-		t.deleted = make(map[sad.ID]bool)
-	}
-	t.deleted[id] = true
-	delete(t.moved, id)
-	return nil
+	return t.change(id, nil, sad.Encap{})
+}
+
+// unstage takes back the addition at a place in order.
+func (t *stagedSAs) unstage(i int) {
+	sa := t.order[i]
+	delete(t.added, sa.Spec().ID)
+	giveUp(sa)
+	t.order[i] = nil
 }
 
 // replace puts sa in the place of the SA with its ID and source.
@@ -130,16 +159,11 @@ func (t *stagedSAs) replace(sa *sad.SA) error {
 		return err
 	}
 	if i, ok := t.added[id]; ok {
+		giveUp(t.order[i])
 		t.order[i] = sa
 		return nil
 	}
-	if t.room() < 2 {
-		return errTooMuch
-	}
-	if err := t.delete(id, src); err != nil {
-		return err
-	}
-	return t.add(sa)
+	return t.change(id, sa, sad.Encap{})
 }
 
 // move gives an SA of t, which is encapsulated, other ports.
@@ -149,21 +173,14 @@ func (t *stagedSAs) move(sa *sad.SA, encap sad.Encap) error {
 		return refuse(syscall.EINVAL, "the SA is not encapsulated in UDP, and an update without keys cannot make it so; "+
 			"give the keys again to replace it")
 	}
-	if i, ok := t.added[id]; ok {
-		again, err := withEncap(sa, encap)
-		if err == nil {
-			t.order[i] = again
-		}
+	if t.live.Get(id) == sa {
+		return t.change(id, sa, encap)
+	}
+	again, err := withEncap(sa, encap)
+	if err != nil {
 		return err
 	}
-	if t.room() <= 0 {
-		return errTooMuch
-	}
-	if t.moved == nil {
-		t.moved = make(map[sad.ID]sad.Encap)
-	}
-	t.moved[id] = encap
-	return nil
+	return t.replace(again)
 }
 
 // withEncap makes an SA that no database has yet once more, with other ports.
@@ -181,18 +198,16 @@ func withEncap(sa *sad.SA, encap sad.Encap) (*sad.SA, error) {
 func (t *stagedSAs) deletePair(src, dst netip.Addr) error {
 	pair := ends{src, dst}
 	for _, i := range t.between[pair] {
-		if sa := t.order[i]; sa != nil {
-			t.order[i] = nil
-			delete(t.added, sa.Spec().ID)
+		if t.order[i] != nil {
+			t.unstage(i)
 		}
 	}
 	delete(t.between, pair)
 	for sa := range t.live.Pair(sad.ProtoESP, src, dst) {
-		id := sa.Spec().ID
-		if t.hides(id) {
+		if t.shown(sa) == nil {
 			continue
 		}
-		if err := t.delete(id, src); err != nil {
+		if err := t.change(sa.Spec().ID, nil, sad.Encap{}); err != nil {
 			return err
 		}
 	}
@@ -200,24 +215,73 @@ func (t *stagedSAs) deletePair(src, dst netip.Addr) error {
 }
 
 func (t *stagedSAs) flush() error {
+	t.forget()
 	*t = stagedSAs{live: t.live, flushed: true}
 	return nil
 }
 
+// forget wipes the keys of what was staged and will not be published.
+func (t *stagedSAs) forget() {
+	for _, sa := range t.order {
+		giveUp(sa)
+	}
+	for _, c := range t.changes {
+		c.forget()
+	}
+}
+
+func (c change) forget() {
+	if c.to != c.saw {
+		giveUp(c.to)
+	}
+}
+
+// giveUp wipes the keys of an SA that no database took, unless it is nil.
+func giveUp(sa *sad.SA) {
+	if sa != nil {
+		sa.Suite.Wipe()
+	}
+}
+
 // conflict fails when another session's SA stands where one is to be added, or
-// one that is to have other ports is there no more.
+// when the SA that a change was made to is another now, or gone. Of several such
+// SAs the error names the least.
 func (t *stagedSAs) conflict() error {
+	if t.flushed {
+		return nil
+	}
+	var ids []sad.ID
 	for id := range t.added {
-		if !t.hides(id) && t.live.Get(id) != nil {
-			return refuse(syscall.EEXIST, "another session added the SA with SPI %#x to %v that this transaction adds", id.SPI, id.Dst)
+		if t.clash(id) != nil {
+			ids = append(ids, id)
 		}
 	}
-	for id := range t.moved {
-		if sa := t.live.Get(id); sa == nil || sa.Encap() == (sad.Encap{}) {
-			return refuse(syscall.ENOENT, "another session removed the SA with SPI %#x to %v whose ports this transaction changes", id.SPI, id.Dst)
+	for id := range t.changes {
+		if t.clash(id) != nil {
+			ids = append(ids, id)
 		}
 	}
-	return nil
+	if len(ids) == 0 {
+		return nil
+	}
+	return t.clash(slices.MinFunc(ids, func(a, b sad.ID) int {
+		return cmp.Or(a.Dst.Compare(b.Dst), cmp.Compare(a.SPI, b.SPI))
+	}))
+}
+
+// clash is nil when what t does about an ID can be done to live.
+func (t *stagedSAs) clash(id sad.ID) error {
+	live, c := t.live.Get(id), t.changes[id]
+	errno, other, mine := syscall.EEXIST, "replaced", "changes"
+	switch {
+	case live == c.saw, live == nil && c.to == nil:
+		return nil
+	case live == nil:
+		errno, other = syscall.ENOENT, "removed"
+	case c.saw == nil:
+		other, mine = "added", "adds"
+	}
+	return refuse(errno, "another session %s the SA with SPI %#x to %v that this transaction %s; nothing is installed", other, id.SPI, id.Dst, mine)
 }
 
 // leaving are the SAs of live that go, replaced or not.
@@ -226,46 +290,10 @@ func (t *stagedSAs) leaving() []*sad.SA {
 		return slices.Collect(t.live.All())
 	}
 	var out []*sad.SA
-	for id := range t.deleted {
-		if sa := t.live.Get(id); sa != nil {
-			out = append(out, sa)
+	for id, c := range t.changes {
+		if c.to != c.saw && t.live.Get(id) == c.saw {
+			out = append(out, c.saw)
 		}
 	}
 	return out
-}
-
-// publishSAs changes the live SAD to what t shows. An SA that takes the place
-// of another does so at once; those that go without replacement go last.
-func (e *Engine) publishSAs(t *stagedSAs) {
-	leaving := t.leaving()
-	for _, sa := range leaving {
-		e.keys.forget(sa)
-	}
-	for _, sa := range t.order {
-		if sa != nil {
-			e.publishSA(sa)
-		}
-	}
-	for id, encap := range t.moved {
-		if err := t.live.SetEncap(id, encap); err != nil {
-			e.cfg.Log.Error("the ports of an SA did not change", "sa", name(id), "err", err)
-		}
-	}
-	for _, sa := range leaving {
-		id := sa.Spec().ID
-		if t.live.Get(id) != sa {
-			continue
-		}
-		if _, err := t.live.Delete(id); err != nil {
-			e.cfg.Log.Error("an SA did not go", "sa", name(id), "err", err)
-		}
-	}
-}
-
-func (e *Engine) publishSA(sa *sad.SA) {
-	spec := sa.Spec()
-	if other, shared := e.keys.remember(sa); shared {
-		e.cfg.Log.Warn("two SAs use the same key; give each its own", "sa", name(spec.ID), "other_spi", other)
-	}
-	e.cfg.SAD.Replace(sa)
 }

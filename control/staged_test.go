@@ -74,19 +74,11 @@ func TestTransactionIsBounded(t *testing.T) {
 		}
 	}
 	sas := func(n int) func(*transaction) { return func(t *transaction) { t.sas.order = make([]*sad.SA, n) } }
-	moves := func(n int) func(*transaction) {
+	singles := func(n int) func(*transaction) {
 		return func(t *transaction) {
-			t.sas.moved = make(map[sad.ID]sad.Encap, n)
+			t.sas.changes = make(map[sad.ID]change, n)
 			for i := range n {
-				t.sas.moved[sad.ID{SPI: uint32(i)}] = sad.Encap{}
-			}
-		}
-	}
-	deletes := func(n int) func(*transaction) {
-		return func(t *transaction) {
-			t.sas.deleted = make(map[sad.ID]bool, n)
-			for i := range n {
-				t.sas.deleted[sad.ID{SPI: uint32(i)}] = true
+				t.sas.changes[sad.ID{SPI: uint32(i), Proto: 99}] = change{}
 			}
 		}
 	}
@@ -109,13 +101,13 @@ func TestTransactionIsBounded(t *testing.T) {
 		{"one SA more", sas(maxStaged - 1), []*pfkey.Message{add(0x2000), add(0x2001)}, syscall.ENOBUFS},
 		{"one deletion more", sas(maxStaged - 1), []*pfkey.Message{add(0x2000), remove(0x1000)}, syscall.ENOBUFS},
 		{"one deletion of a pair more", sas(maxStaged), []*pfkey.Message{removeAll}, syscall.ENOBUFS},
-		{"one SA after deletions", deletes(maxStaged), []*pfkey.Message{add(0x2000)}, syscall.ENOBUFS},
-		{"the last replacement", sas(maxStaged - 2), []*pfkey.Message{update(0x1000)}, 0},
-		{"half a replacement more", sas(maxStaged - 1), []*pfkey.Message{update(0x1000)}, syscall.ENOBUFS},
+		{"one SA after changes", singles(maxStaged), []*pfkey.Message{add(0x2000)}, syscall.ENOBUFS},
+		{"the last replacement", sas(maxStaged - 1), []*pfkey.Message{update(0x1000)}, 0},
+		{"one replacement more", sas(maxStaged), []*pfkey.Message{update(0x1000)}, syscall.ENOBUFS},
 		{"a replacement of what was staged", sas(maxStaged - 1), []*pfkey.Message{add(0x2000), update(0x2000)}, 0},
 		{"the last change of ports", sas(maxStaged - 1), []*pfkey.Message{move(0x1000)}, 0},
 		{"one change of ports more", sas(maxStaged), []*pfkey.Message{move(0x1000)}, syscall.ENOBUFS},
-		{"one SA after changes of ports", moves(maxStaged), []*pfkey.Message{add(0x2000)}, syscall.ENOBUFS},
+		{"a change of what was changed", singles(maxStaged - 1), []*pfkey.Message{move(0x1000), update(0x1000), remove(0x1000)}, 0},
 		{"what was staged goes", sas(maxStaged - 1), []*pfkey.Message{add(0x2000), remove(0x2000)}, 0},
 		{"SAs after a flush", sas(maxStaged), []*pfkey.Message{flush, add(0x2000)}, 0},
 		{"the last policy", changes(maxStaged - 1), []*pfkey.Message{policy(pfkey.SPDADD, nobodys)}, 0},
@@ -167,7 +159,7 @@ func TestPolicyIDsBeginAgain(t *testing.T) {
 
 // A replacement that finds no room leaves the SA that it would replace.
 func TestReplacementWithoutRoom(t *testing.T) {
-	staged := stagedSAs{live: sad.New(), order: make([]*sad.SA, maxStaged-1)}
+	staged := stagedSAs{live: sad.New(), order: make([]*sad.SA, maxStaged)}
 	old := newSA(t, 0x1000, there)
 	if err := staged.live.Add(old); err != nil {
 		t.Fatal(err)
@@ -198,5 +190,79 @@ func TestDeletePairLeavesTheRestAlone(t *testing.T) {
 	}
 	if few, many := cost(1), cost(1000); few != many {
 		t.Errorf("%v allocations beside one SA, %v beside many", few, many)
+	}
+}
+
+// A dump that is read slowly comes to SAs that are gone, keys and all.
+func TestDumpTellsTheDead(t *testing.T) {
+	e := New(Config{SAD: sad.New(), SPD: spd.New()})
+	for spi := range uint32(2) {
+		if err := e.cfg.SAD.Add(newSA(t, 0x1000+spi, there)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var states []uint8
+	for r := range e.answer(new(Session), &pfkey.Message{Type: pfkey.DUMP}) {
+		states = append(states, r.SA.State)
+		if dead := r.SA.State == pfkey.StateDead; dead != (r.EncKey == nil) {
+			t.Errorf("state %d, key %v", r.SA.State, r.EncKey)
+		}
+		e.cfg.SAD.Flush(0)
+		e.cfg.SAD.Reap()
+	}
+	if want := []uint8{pfkey.StateMature, pfkey.StateDead}; !slices.Equal(states, want) {
+		t.Errorf("states %d, want %d", states, want)
+	}
+}
+
+// The keys of an SA that was staged go when it is known that no database will
+// take it.
+func TestStagedKeysAreWiped(t *testing.T) {
+	wiped := func(sa *sad.SA) bool {
+		enc, _ := sa.Keys()
+		return !slices.ContainsFunc(enc, func(b byte) bool { return b != 0 })
+	}
+	message := func(typ uint8, spi uint32) *pfkey.Message {
+		return &pfkey.Message{
+			Type: typ, SAType: pfkey.SATypeESP, SA: &pfkey.SA{SPI: spi, Enc: alg.AESGCM16},
+			Src: address(here), Dst: address(there), EncKey: &pfkey.Key{Bits: 160, Data: []byte("0123456789abcdefsalt")},
+		}
+	}
+	remove := func(spi uint32) *pfkey.Message {
+		m := message(pfkey.DELETE, spi)
+		m.EncKey = nil
+		return m
+	}
+	pair := remove(0)
+	pair.SA = nil
+	for name, asks := range map[string][]*pfkey.Message{
+		"abort":         {{Type: pfkey.ABORT}},
+		"flush":         {{Type: pfkey.FLUSH}},
+		"update":        {message(pfkey.UPDATE, 0x1000), message(pfkey.UPDATE, 0x2000)},
+		"delete":        {remove(0x1000), remove(0x2000)},
+		"delete a pair": {pair},
+	} {
+		e := New(Config{SAD: sad.New(), SPD: spd.New()})
+		var s Session
+		for _, m := range append([]*pfkey.Message{
+			message(pfkey.ADD, 0x1000), {Type: pfkey.BEGIN}, message(pfkey.UPDATE, 0x1000), message(pfkey.ADD, 0x2000),
+		}, asks...) {
+			var staged []*sad.SA
+			if s.txn != nil {
+				staged = s.txn.sas.all()
+			}
+			if r := e.Handle(&s, m)[0]; r.Errno != 0 {
+				t.Fatal(name, syscall.Errno(r.Errno), r.Text)
+			}
+			if m == asks[len(asks)-1] && !wiped(staged[len(staged)-1]) {
+				t.Errorf("%s: a key stays", name)
+			}
+			if m == asks[0] && name != "delete a pair" && !wiped(staged[0]) {
+				t.Errorf("%s: the first key stays", name)
+			}
+		}
+		if wiped(e.cfg.SAD.Get(sad.ID{SPI: 0x1000, Proto: sad.ProtoESP, Dst: there})) {
+			t.Errorf("%s: the live SA lost its key", name)
+		}
 	}
 }

@@ -48,6 +48,14 @@ func (e *Engine) change(s *Session, stage func(*transaction) error) error {
 	return e.publish(t)
 }
 
+// forget gives up the transaction that is open, if one is.
+func (s *Session) forget() {
+	if s.txn != nil {
+		s.txn.sas.forget()
+		s.txn = nil
+	}
+}
+
 func (e *Engine) beginTransaction(s *Session, m *pfkey.Message) (replies, error) {
 	if s.txn != nil {
 		return nil, refuse(syscall.EBUSY, "a transaction is open on this socket already")
@@ -69,34 +77,11 @@ func (e *Engine) abortTransaction(s *Session, m *pfkey.Message) (replies, error)
 	if s.txn == nil {
 		return nil, errNoTransaction
 	}
-	s.txn = nil
+	s.forget()
 	return one(reply(m)), nil
 }
 
 var errNoTransaction = refused{syscall.EINVAL, "no transaction is open on this socket"}
-
-// publish makes all of t seen by everybody, or nothing of it.
-func (e *Engine) publish(t *transaction) error {
-	if err := t.sas.conflict(); err != nil {
-		return err
-	}
-	if err := e.rebase(t); err != nil {
-		return err
-	}
-	if t.sas.changed() {
-		e.publishSAs(&t.sas)
-		e.publishes++
-	}
-	if len(t.changes) == 0 {
-		return nil
-	}
-	if !t.policies.Commit() {
-		return errors.New("the policies were changed behind the engine's back")
-	}
-	e.spdPublishes++
-	e.publishes++
-	return nil
-}
 
 // rebase does t's policy changes again, on what others published since t began,
 // and gives up the Txn that they were done in before.
@@ -106,11 +91,7 @@ func (e *Engine) rebase(t *transaction) error {
 	}
 	fresh := e.cfg.SPD.Begin()
 	for _, change := range t.changes {
-		err := change(fresh)
-		if errors.Is(err, spd.ErrExists) {
-			return refuse(syscall.EEXIST, "another session added a policy that this transaction adds")
-		}
-		if err != nil {
+		if err := change(fresh); err != nil {
 			return err
 		}
 	}
@@ -123,32 +104,38 @@ func (t *transaction) remember(change policyChange) { t.changes = append(t.chang
 
 func (t *transaction) full() bool { return len(t.changes) >= maxStaged }
 
-func (t *transaction) addPolicy(p *spd.Policy) error {
+// addPolicy takes the place of no other policy, and so returns nil for it.
+func (t *transaction) addPolicy(p *spd.Policy) (old *spd.Policy, err error) {
 	if t.full() {
-		return errTooMuch
+		return nil, errTooMuch
 	}
 	if err := t.policies.Add(p); err != nil {
-		return err
+		return nil, err
 	}
-	t.remember(func(txn *spd.Txn) error { return txn.Add(p) })
-	return nil
+	t.remember(func(txn *spd.Txn) error {
+		err := txn.Add(p)
+		if errors.Is(err, spd.ErrExists) {
+			return refuse(syscall.EEXIST, "another session added the policy %s that this transaction adds; nothing is installed", policyName(p))
+		}
+		return err
+	})
+	return nil, nil
 }
 
 // replacePolicy puts p in the place of the policy with its selector and
-// direction, or adds it where there is none.
-func (t *transaction) replacePolicy(p *spd.Policy) error {
+// direction, which it returns, or adds it where there is none.
+func (t *transaction) replacePolicy(p *spd.Policy) (old *spd.Policy, err error) {
 	if t.full() {
-		return errTooMuch
+		return nil, errTooMuch
 	}
-	replace := func(txn *spd.Txn) error {
+	if old, err = t.policies.Replace(p); err != nil {
+		return nil, err
+	}
+	t.remember(func(txn *spd.Txn) error {
 		_, err := txn.Replace(p)
 		return err
-	}
-	if err := replace(t.policies); err != nil {
-		return err
-	}
-	t.remember(replace)
-	return nil
+	})
+	return old, nil
 }
 
 func (t *transaction) deletePolicy(sel spd.Selector, dir spd.Dir) (*spd.Policy, error) {

@@ -292,6 +292,90 @@ func TestReloadHasNoGap(t *testing.T) {
 	}
 }
 
+// The policy that stands has its SA at every moment of a reload that gives both
+// other ends.
+func TestReloadKeepsPolicyAndSATogether(t *testing.T) {
+	b := newBench(t)
+	const others = 300
+	load := func(peer netip.Addr, base uint32) {
+		b.must(t, bare(pfkey.BEGIN), bare(pfkey.FLUSH), bare(pfkey.SPDFLUSH), add(base, a4, peer))
+		for i := range uint32(others) { // they take time to come and go
+			b.must(t, add(base+1+i, a4, b4))
+		}
+		b.must(t, with(spdadd(pfkey.DirOut, "10.0.0.0/24", "10.0.1.0/24"), func(m *pfkey.Message) {
+			m.Policy.Requests[0] = tunnel(a4, peer)
+		}), bare(pfkey.COMMIT))
+	}
+	peers := []netip.Addr{netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2")}
+	load(peers[0], 0x1000)
+	standing := func() (p *spd.Policy) {
+		for p = range b.spd.All() {
+		}
+		return p
+	}
+	var done atomic.Bool
+	var reader sync.WaitGroup
+	gaps := 0
+	reader.Go(func() {
+		for !done.Load() {
+			p := standing()
+			if p == nil {
+				gaps++
+				continue
+			}
+			src, dst := p.Requests[0].Src.As16(), p.Requests[0].Dst.As16()
+			if b.sad.Outbound(sad.ProtoESP, sad.ModeTunnel, 0, &src, &dst) == nil && standing() == p {
+				gaps++
+			}
+		}
+	})
+	for i := range 40 {
+		load(peers[(i+1)%2], 0x1000+0x1000*uint32((i+1)%2))
+	}
+	done.Store(true)
+	reader.Wait()
+	if gaps != 0 {
+		t.Errorf("%d gaps", gaps)
+	}
+}
+
+// A refused COMMIT names what is in its way, of several the first.
+func TestConflictsAreNamed(t *testing.T) {
+	const nothing = "; nothing is installed"
+	var sas, policies []*pfkey.Message
+	for i := range uint32(20) {
+		sas = append(sas, add(0x3000+i, a4, b4))
+		policies = append(policies, with(spdadd(pfkey.DirIn, fmt.Sprintf("10.%d.0.0/16", i), "10.200.0.0/16"), func(m *pfkey.Message) {
+			m.Src.Proto, m.Dst.Proto, m.Dst.Port = 6, 6, 443
+		}))
+	}
+	tests := []struct {
+		name        string
+		before      *pfkey.Message
+		mine, other []*pfkey.Message
+		want        string
+	}{
+		{"SAs", nil, sas, sas, "another session added the SA with SPI 0x3000 to 198.51.100.2 that this transaction adds"},
+		{"policies", nil, policies, policies, "another session added the policy 10.0.0.0/16 10.200.0.0/16[443] tcp -P in that this transaction adds"},
+		{"replaced", sas[1], []*pfkey.Message{rekey(add(0x3001, a4, b4))}, []*pfkey.Message{rekey(add(0x3001, a4, b4))},
+			"another session replaced the SA with SPI 0x3001 to 198.51.100.2 that this transaction changes"},
+		{"removed", sas[1], []*pfkey.Message{rekey(add(0x3001, a4, b4))}, []*pfkey.Message{bare(pfkey.FLUSH)},
+			"another session removed the SA with SPI 0x3001 to 198.51.100.2 that this transaction changes"},
+	}
+	for _, tt := range tests {
+		b := newBench(t)
+		if tt.before != nil {
+			b.must(t, tt.before)
+		}
+		b.must(t, bare(pfkey.BEGIN))
+		b.must(t, tt.mine...)
+		b.mustElsewhere(t, tt.other...)
+		if r := b.ask(bare(pfkey.COMMIT))[0]; r.Text != tt.want+nothing {
+			t.Errorf("%s: %q", tt.name, r.Text)
+		}
+	}
+}
+
 func a4As16(a netip.Addr) [16]byte { return a.As16() }
 
 // Many sessions at once, for the race detector; in the end everything is

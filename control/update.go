@@ -58,7 +58,7 @@ func checkUnchanged(m *pfkey.Message, spec *sad.Spec) error {
 	if m.SA2 != nil {
 		sa2 = *m.SA2
 	}
-	flags, want := m.SA.Flags&^pfkey.FlagCycSeq, spec.Flags&^pfkey.FlagCycSeq
+	pad := m.SA.Flags & pfkey.FlagPad
 	switch {
 	case sa2.Mode != pfkey.ModeAny && sa2.Mode != uint8(spec.Mode):
 		return fixed("mode")
@@ -66,8 +66,10 @@ func checkUnchanged(m *pfkey.Message, spec *sad.Spec) error {
 		return fixed("request id")
 	case window != 0 && window != spec.Replay:
 		return fixed("replay window")
-	case flags != 0 && flags != want:
-		return fixed("padding or ESN")
+	case pad != 0 && pad != spec.Flags&pfkey.FlagPad:
+		return fixed("padding")
+	case m.SA.Flags&pfkey.FlagESN != 0 && !spec.ESN:
+		return fixed("ESN")
 	case m.SA.Enc != 0 && m.SA.Enc != spec.Enc, m.SA.Auth != 0 && m.SA.Auth != spec.Auth:
 		return fixed("algorithms")
 	}

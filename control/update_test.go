@@ -67,7 +67,8 @@ func TestUpdateErrno(t *testing.T) {
 		{"ports", moved(func(*pfkey.Message) {}), 0, ""},
 		{"nothing", moved(func(m *pfkey.Message) { m.NATT = nil }), 0, ""},
 		{"what it is already", moved(func(m *pfkey.Message) {
-			m.SA = &pfkey.SA{SPI: 0x1000, Replay: 4, State: pfkey.StateMature, Enc: alg.AESGCM16, Flags: pfkey.FlagCycSeq | pfkey.FlagESN}
+			m.SA = &pfkey.SA{SPI: 0x1000, Replay: 4, State: pfkey.StateMature, Enc: alg.AESGCM16,
+				Flags: pfkey.FlagCycSeq | pfkey.FlagESN | pfkey.FlagPadRandom}
 			m.SA2 = &pfkey.SA2{Mode: pfkey.ModeTunnel, Reqid: 5}
 		}), 0, ""},
 		{"zeros", moved(func(m *pfkey.Message) { m.SA2, m.Replay = new(pfkey.SA2), new(uint32) }), 0, ""},
@@ -76,7 +77,11 @@ func TestUpdateErrno(t *testing.T) {
 		{"request id", moved(func(m *pfkey.Message) { m.SA2 = &pfkey.SA2{Reqid: 6} }), syscall.EINVAL, "not request id"},
 		{"window", moved(func(m *pfkey.Message) { m.Replay = &wide }), syscall.EINVAL, "not replay window"},
 		{"window in octets", moved(func(m *pfkey.Message) { m.SA.Replay = 8 }), syscall.EINVAL, "not replay window"},
-		{"padding", moved(func(m *pfkey.Message) { m.SA.Flags = pfkey.FlagESN | pfkey.FlagPadZero }), syscall.EINVAL, "not padding or ESN"},
+		{"padding", moved(func(m *pfkey.Message) { m.SA.Flags = pfkey.FlagESN | pfkey.FlagPadZero }), syscall.EINVAL, "not padding"},
+		{"ESN alone", moved(func(m *pfkey.Message) { m.SA.Flags = pfkey.FlagESN }), 0, ""},
+		{"padding alone", moved(func(m *pfkey.Message) { m.SA.Flags = pfkey.FlagPadRandom }), 0, ""},
+		{"other padding alone", moved(func(m *pfkey.Message) { m.SA.Flags = pfkey.FlagPadZero }), syscall.EINVAL, "not padding"},
+		{"ESN where there is none", with(move(0x3000, 9), func(m *pfkey.Message) { m.SA.Flags = pfkey.FlagESN }), syscall.EINVAL, "not ESN"},
 		{"unknown flag", moved(func(m *pfkey.Message) { m.SA.Flags = 1 }), syscall.EOPNOTSUPP, "0x1"},
 		{"cipher", moved(func(m *pfkey.Message) { m.SA.Enc = alg.AESCBC }), syscall.EINVAL, "not algorithms"},
 		{"authentication", moved(func(m *pfkey.Message) { m.SA.Auth = alg.HMACSHA1 }), syscall.EINVAL, "not algorithms"},
@@ -89,6 +94,7 @@ func TestUpdateErrno(t *testing.T) {
 		{"a reserved SPI", move(255, 9), syscall.EINVAL, "256"},
 		{"plain", move(0x2000, 9), syscall.EINVAL, "not encapsulated"},
 		{"original addresses of a tunnel", moved(func(m *pfkey.Message) { m.OAI, m.OAR = host(a4), host(b4) }), 0, ""},
+		{"original addresses of any mode", with(move(0x4000, 9), func(m *pfkey.Message) { m.OAI = host(a4) }), syscall.EOPNOTSUPP, "tunnel mode alone"},
 		{"original addresses of transport mode", with(move(0x3000, 9), func(m *pfkey.Message) { m.OAI = host(a4) }), syscall.EOPNOTSUPP, "original addresses"},
 		{"original addresses of transport mode alone", with(move(0x3000, 9), func(m *pfkey.Message) { m.NATT, m.OAR = nil, host(a4) }), syscall.EOPNOTSUPP, "original addresses"},
 		{"ah", moved(func(m *pfkey.Message) { m.SAType = pfkey.SATypeAH }), syscall.EPROTONOSUPPORT, "only esp"},
@@ -108,8 +114,9 @@ func TestUpdateErrno(t *testing.T) {
 		for _, name := range []string{"at once", "in a transaction"} {
 			t.Run(tt.name+" "+name, func(t *testing.T) {
 				b := newBench(t)
-				b.must(t, with(encapsulated(0x1000, 61001), func(m *pfkey.Message) { m.SA.Flags |= pfkey.FlagESN }), add(0x2000, a4, b4),
-					with(encapsulated(0x3000, 61003), func(m *pfkey.Message) { m.SA2.Mode = pfkey.ModeTransport }))
+				b.must(t, with(encapsulated(0x1000, 61001), func(m *pfkey.Message) { m.SA.Flags |= pfkey.FlagESN | pfkey.FlagPadRandom }), add(0x2000, a4, b4),
+					with(encapsulated(0x3000, 61003), func(m *pfkey.Message) { m.SA2.Mode = pfkey.ModeTransport }),
+					with(encapsulated(0x4000, 61004), func(m *pfkey.Message) { m.SA2 = nil }))
 				if name != "at once" {
 					b.must(t, bare(pfkey.BEGIN))
 				}
@@ -236,28 +243,50 @@ func TestUpdatesAreForgotten(t *testing.T) {
 	}
 }
 
-// Updates lie on top of what others did meanwhile. Ports of an SA that is gone
-// cannot, and nothing of the transaction is done.
+// What was staged about an SA lies on top of other ports that another session
+// gave it meanwhile. It fails, with the rest of the transaction, where the other
+// replaced or removed the SA; to remove what is gone is done already.
 func TestUpdateOnTopOfOthers(t *testing.T) {
+	type messages = []*pfkey.Message
+	remove := messages{named(pfkey.DELETE, 0x1000, a4, b4)}
+	moved := func(port uint16) messages { return messages{move(0x1000, port)} }
+	replaced := func(port uint16) messages { return messages{rekey(encapsulated(0x1000, port))} }
+	again := func(src netip.Addr, port uint16) messages { // from a source
+		m := with(rekey(encapsulated(0x1000, port)), func(m *pfkey.Message) { m.Type, m.Src = pfkey.ADD, host(src) })
+		return append(slices.Clone(remove), m)
+	}
+	third := netip.MustParseAddr("203.0.113.3")
 	tests := []struct {
 		name        string
-		mine, other *pfkey.Message
+		mine, other messages
 		want        syscall.Errno
 		port        uint16 // of SPI 0x1000 in the end
 		key         byte
 	}{
-		{"moved by both", move(0x1000, 1), move(0x1000, 2), 0, 1, 0},
-		{"moved, replaced", move(0x1000, 1), rekey(encapsulated(0x1000, 2)), 0, 1, 0x77},
-		{"replaced, moved", rekey(encapsulated(0x1000, 1)), move(0x1000, 2), 0, 1, 0x77},
-		{"replaced, deleted", rekey(encapsulated(0x1000, 1)), named(pfkey.DELETE, 0x1000, a4, b4), 0, 1, 0x77},
-		{"moved, deleted", move(0x1000, 1), named(pfkey.DELETE, 0x1000, a4, b4), syscall.ENOENT, 0, 0},
-		{"moved, made plain", move(0x1000, 1), rekey(add(0x1000, a4, b4)), syscall.ENOENT, 0, 0x77},
+		{"moved by both", moved(1), moved(2), 0, 1, 0},
+		{"moved, replaced", moved(1), replaced(2), syscall.EEXIST, 2, 0x77},
+		{"moved, from elsewhere", moved(1), again(third, 2), syscall.EEXIST, 2, 0x77},
+		{"moved, deleted", moved(1), remove, syscall.ENOENT, 0, 0},
+		{"moved, made plain", moved(1), messages{rekey(add(0x1000, a4, b4))}, syscall.EEXIST, 0, 0x77},
+		{"replaced, moved", replaced(1), moved(2), 0, 1, 0x77},
+		{"replaced by both", replaced(1), replaced(2), syscall.EEXIST, 2, 0x77},
+		{"replaced, from elsewhere", replaced(1), again(third, 2), syscall.EEXIST, 2, 0x77},
+		{"replaced, deleted", replaced(1), remove, syscall.ENOENT, 0, 0},
+		{"deleted by both", remove, remove, 0, 0, 0},
+		{"deleted, moved", remove, moved(2), 0, 0, 0},
+		{"deleted, replaced", remove, replaced(2), syscall.EEXIST, 2, 0x77},
+		{"deleted, from elsewhere", remove, again(third, 2), syscall.EEXIST, 2, 0x77},
+		{"added again, deleted", again(a4, 1), remove, 0, 1, 0x77},
+		{"added again, from elsewhere", again(a4, 1), again(third, 2), syscall.EEXIST, 2, 0x77},
+		{"flushed, replaced", messages{bare(pfkey.FLUSH)}, replaced(2), 0, 0, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newBench(t)
-			b.must(t, encapsulated(0x1000, 61001), bare(pfkey.BEGIN), add(0x3000, a4, b4), tt.mine)
-			b.mustElsewhere(t, tt.other)
+			b.must(t, encapsulated(0x1000, 61001), bare(pfkey.BEGIN))
+			b.must(t, tt.mine...)
+			b.must(t, add(0x3000, a4, b4))
+			b.mustElsewhere(t, tt.other...)
 			if got := b.errno(&b.session, bare(pfkey.COMMIT)); got != tt.want {
 				t.Errorf("commit: %v", got)
 			}
@@ -305,12 +334,13 @@ func TestConcurrentUpdates(t *testing.T) {
 					m = rekey(encapsulated(0x1000, 1+n))
 				}
 				for _, m := range []*pfkey.Message{bare(pfkey.BEGIN), m, spdupdate("10.1.0.0/16", "10.2.0.0/16"), bare(pfkey.COMMIT)} {
-					if got := b.errno(&s, m); got != 0 {
+					got := b.errno(&s, m)
+					if late := m.Type == pfkey.COMMIT && got == syscall.EEXIST; got != 0 && !late {
 						t.Errorf("%s: %v", pfkey.TypeName(m.Type), got)
 					}
 				}
 				sa := b.sad.Outbound(sad.ProtoESP, sad.ModeTunnel, 0, &src, &dst)
-				if sa == nil || sa.Encap().SrcPort != nattPort || b.spd.Len() != 1 {
+				if sa == nil || sa.Encap().SrcPort != nattPort || b.spd.Len() > 1 {
 					t.Errorf("SA %v, %d policies", sa, b.spd.Len())
 				}
 			}
@@ -422,5 +452,76 @@ func TestMovesEndWithTheSA(t *testing.T) {
 	b.must(t, bare(pfkey.COMMIT))
 	if sa := b.sa(0x1000); sa == nil || sa.Encap().DstPort != 2 {
 		t.Errorf("got %v", sa)
+	}
+}
+
+// An UPDATE with the same keys goes on with both directions of the SA: what was
+// received stays received, in the high half of ESN too, and no quarter of the
+// numbers is too late.
+func TestUpdateGoesOn(t *testing.T) {
+	for _, name := range []string{"at once", "in a transaction"} {
+		b := newBench(t)
+		wide := uint32(64)
+		m := with(add(0x1000, a4, b4), func(m *pfkey.Message) { m.Replay, m.SA.Flags = &wide, pfkey.FlagESN })
+		b.must(t, m, add(0x2000, a4, b4))
+		sa := b.sa(0x1000)
+		const top = 5<<32 + 7
+		if !sa.Window.Accept(top) {
+			t.Fatal("the window is broken")
+		}
+		for range 7 {
+			b.sa(0x2000).Reserve(1 << 29)
+		}
+		last := b.sa(0x2000).Usage().Seq
+		if last < 3<<30 {
+			t.Fatalf("%#x is not in the last quarter", last)
+		}
+		if name != "at once" {
+			b.must(t, bare(pfkey.BEGIN))
+		}
+		m.Type = pfkey.UPDATE
+		b.must(t, m, with(add(0x2000, a4, b4), func(m *pfkey.Message) { m.Type = pfkey.UPDATE }))
+		if name != "at once" {
+			b.must(t, bare(pfkey.COMMIT))
+		}
+		if b.sa(0x1000) == sa {
+			t.Fatalf("%s: not replaced", name)
+		}
+		sa = b.sa(0x1000)
+		if n := sa.Sequence(8); n != top+1 || sa.Window.Accept(top) || sa.Window.Accept(top-1) || !sa.Window.Accept(top+1) {
+			t.Errorf("%s: expects %#x, or accepts replays", name, n)
+		}
+		if g := b.sa(0x2000).Reserve(1); g.Seq != last+1 {
+			t.Errorf("%s: goes on with %#x behind %#x", name, g.Seq, last)
+		}
+	}
+}
+
+// An SA that is updated keeps its place in dumps, of the session too, and among
+// the SAs of its pair.
+func TestUpdateKeepsThePlace(t *testing.T) {
+	b := newBench(t)
+	order := func() (spis []uint32) {
+		for _, r := range b.ask(bare(pfkey.DUMP)) {
+			spis = append(spis, r.SA.SPI)
+		}
+		return spis
+	}
+	newest := func() uint32 {
+		src, dst := a4.As16(), b4.As16()
+		return b.sad.Outbound(sad.ProtoESP, sad.ModeTunnel, 0, &src, &dst).Spec().SPI
+	}
+	b.must(t, add(0x1000, a4, b4), add(0x1001, a4, b4), add(0x1002, a4, b4), bare(pfkey.BEGIN), rekey(add(0x1001, a4, b4)))
+	want := []uint32{0x1000, 0x1001, 0x1002}
+	if got := order(); !slices.Equal(got, want) {
+		t.Errorf("staged %#x", got)
+	}
+	b.must(t, bare(pfkey.COMMIT))
+	if got := order(); !slices.Equal(got, want) || newest() != 0x1002 {
+		t.Errorf("%#x, the newest is %#x", got, newest())
+	}
+	b.must(t, bare(pfkey.BEGIN), named(pfkey.DELETE, 0x1001, a4, b4), rekey(add(0x1000, a4, b4)), add(0x1001, a4, b4), bare(pfkey.COMMIT))
+	if got := order(); !slices.Equal(got, []uint32{0x1000, 0x1002, 0x1001}) || newest() != 0x1001 {
+		t.Errorf("deleted and added: %#x, the newest is %#x", got, newest())
 	}
 }

@@ -108,6 +108,8 @@ func TestInboundSADeathUnderLoad(t *testing.T) {
 			n := w.Drops.Get(packet.UnknownSPI)
 			waitFor(t, func() bool { return w.Drops.Get(packet.UnknownSPI) >= n+3 })
 			w.load(t, "add 192.0.2.1 192.0.2.2 esp "+sa)
+			live := w.SAD.Get(sad.ID{SPI: 0x1000 + uint32(third), Proto: sad.ProtoESP, Dst: near192(2)})
+			waitFor(t, func() bool { return live.Usage().Packets > 0 })
 		}
 		closed.Store(true)
 		workers.Wait()

@@ -48,7 +48,7 @@ func DecodeHeader(b []byte) (Message, error) {
 }
 
 // Decode decodes one message that fills b, at most MaxMessage octets. The
-// message does not alias b. Errors wrap one of the Err values of this package.
+// message does not alias b, and of one that is refused no key stays. Errors wrap one of the Err values of this package.
 func Decode(b []byte) (*Message, error) {
 	m, err := DecodeHeader(b)
 	if err != nil {
@@ -58,22 +58,30 @@ func Decode(b []byte) (*Message, error) {
 	if len(b) > MaxMessage || len(b) != units*unitOctets {
 		return nil, fmt.Errorf("%w: %d octets, header says %d", ErrLength, len(b), units*unitOctets)
 	}
+	if err := m.decodeExtensions(b[sizeofMsg:]); err != nil {
+		m.ClearKeys()
+		return nil, err
+	}
+	return &m, nil
+}
+
+func (m *Message) decodeExtensions(rest []byte) error {
 	var seen [256]bool
-	for rest := b[sizeofMsg:]; len(rest) > 0; {
+	for len(rest) > 0 {
 		n := int(binary.NativeEndian.Uint16(rest)) * unitOctets
 		number := binary.NativeEndian.Uint16(rest[2:])
 		if n == 0 || n > len(rest) {
-			return nil, fmt.Errorf("%w: extension %d of %d octets where %d are left", ErrLength, number, n, len(rest))
+			return fmt.Errorf("%w: extension %d of %d octets where %d are left", ErrLength, number, n, len(rest))
 		}
 		if err := m.decodeExtension(number, rest[:n], &seen); err != nil {
-			return nil, err
+			return err
 		}
 		rest = rest[n:]
 	}
 	if m.NATT != nil && !(seen[ExtNATTType] && seen[ExtNATTSPort] && seen[ExtNATTDPort]) {
-		return nil, fmt.Errorf("%w: the NAT-T type and both ports go together", ErrMissing)
+		return fmt.Errorf("%w: the NAT-T type and both ports go together", ErrMissing)
 	}
-	return &m, nil
+	return nil
 }
 
 // decodeExtension decodes e, extension header included.

@@ -385,3 +385,13 @@ func TestKeysAreNeverFormatted(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestClearKeys(t *testing.T) {
+	enc, auth := []byte("encryption"), []byte("authentication")
+	m := pfkey.Message{EncKey: &pfkey.Key{Bits: 80, Data: enc}, AuthKey: &pfkey.Key{Bits: 112, Data: auth}}
+	m.ClearKeys()
+	if !bytes.Equal(enc, make([]byte, len(enc))) || !bytes.Equal(auth, make([]byte, len(auth))) {
+		t.Errorf("left are %q and %q", enc, auth)
+	}
+	new(pfkey.Message).ClearKeys()
+}

@@ -62,6 +62,7 @@ const (
 // SA states.
 const (
 	StateMature uint8 = 1
+	StateDead   uint8 = 3
 )
 
 // Message is one PF_KEY message in the form all dialects share. An extension

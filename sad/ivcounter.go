@@ -5,19 +5,19 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 	"sync/atomic"
 )
 
 // ivCounter hands out the IVs of one key. Counter-mode ciphers lose all
 // secrecy when an IV comes twice under one key (RFC 4106 section 9), so it
-// belongs to the key: SAs with the same key share it, and it outlives them,
-// for the file that is flushed and loaded again. It counts in 63 bits from the
-// wall clock in nanoseconds, so that it is ahead of all that an earlier run
-// could have sent; bit 63 is the SA's direction.
+// belongs to the key: SAs with the same key share it, until the last of them is
+// wiped. It counts in 63 bits from the wall clock in nanoseconds, so that it is
+// ahead of all that an earlier run could have sent; bit 63 is the SA's direction.
 type ivCounter struct {
 	next atomic.Uint64 // [a]
-	used int32         // [m] SAs that have it
-	sent bool          // [m] something was sealed under the key
+	used int           // [m] SAs that have it and are not wiped
+	key  fingerprint   // [I]
 }
 
 const ivMask = 1<<63 - 1
@@ -50,30 +50,48 @@ type fingerprint [8]byte
 // memory is what is remembered of keys beyond the life of an SA. All of it is
 // guarded by DB.mu.
 type memory struct {
-	secret [32]byte
-	ivs    map[fingerprint]*ivCounter
+	hash    hash.Hash // keyed with a secret of this boot
+	scratch [sha256.Size]byte
 
-	// seqs has the last sequence number of deleted SAs that sent anything, by
-	// all that identifies them at the peer. An SA that is loaded again goes on
-	// from there: the peer's replay window, which may not have been reloaded,
-	// would drop everything else.
-	seqs map[fingerprint]uint64
+	ivs   map[fingerprint]*ivCounter
+	floor uint64 // at least the next of all counters that were forgotten
+
+	// seqs and old have how far deleted SAs came, by all that identifies them at
+	// the peer. When seqs has maxSeqs of them it is old, and what was old is
+	// forgotten.
+	seqs, old map[fingerprint]progress
+}
+
+const maxSeqs = 1 << 16
+
+// progress is how far an SA came, for when it is loaded again.
+type progress struct {
+	// sent is its last sequence number. It goes on from there: the peer's replay
+	// window, which may not have been reloaded, would drop everything else.
+	sent uint64
+
+	// seen is the highest that it accepted with ESN, once that is beyond 2^32: the
+	// high half is not on the wire, and an empty window could not tell it.
+	seen uint64
 }
 
 func newMemory() memory {
-	m := memory{ivs: map[fingerprint]*ivCounter{}, seqs: map[fingerprint]uint64{}}
-	rand.Read(m.secret[:])
+	var secret [sha256.Size]byte
+	rand.Read(secret[:])
+	m := memory{hash: hmac.New(sha256.New, secret[:]), ivs: map[fingerprint]*ivCounter{}, seqs: map[fingerprint]progress{}}
+	m.hash.Reset() // the first keeps a state to go back to
 	return m
 }
 
-func (m *memory) fingerprint(parts ...[]byte) (f fingerprint) {
-	h := hmac.New(sha256.New, m.secret[:])
+// fingerprint leaves nothing of the parts behind: Reset goes back to a state
+// from before them.
+func (m *memory) fingerprint(parts ...[]byte) fingerprint {
+	defer m.hash.Reset()
 	for _, p := range parts {
-		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(p))))
-		h.Write(p)
+		m.hash.Write(binary.BigEndian.AppendUint32(m.scratch[:0], uint32(len(p))))
+		m.hash.Write(p)
 	}
-	copy(f[:], h.Sum(nil))
-	return f
+	return fingerprint(m.hash.Sum(m.scratch[:0]))
 }
 
 func (m *memory) keyOf(sa *SA) fingerprint {
@@ -97,30 +115,62 @@ func (m *memory) attach(sa *SA, now uint64) {
 	f := m.keyOf(sa)
 	c := m.ivs[f]
 	if c == nil {
-		c = new(ivCounter)
+		c = &ivCounter{key: f}
+		c.raise(m.floor)
 		m.ivs[f] = c
 	}
 	c.used++
 	c.raise(now & ivMask)
 	sa.iv = c
-	f = m.seqOf(sa)
+	p := m.recall(sa)
 	// From the last quarter on, a reload is taken as the wish to begin anew.
-	if seq := m.seqs[f]; seq < sa.lastSeq()/4*3 && seq > sa.seq.Load() {
-		sa.seq.Store(seq)
+	if p.sent < sa.lastSeq()/4*3 && p.sent > sa.seq.Load() {
+		sa.seq.Store(p.sent)
 	}
-	delete(m.seqs, f)
+	if p.seen > sa.Window.Top() {
+		sa.Window.Resume(p.seen)
+	}
 }
 
 // detach takes leave of an SA and retires it: what it granted until now is all
-// it ever will. A key that nothing was sent under is forgotten.
+// it ever will.
 func (m *memory) detach(sa *SA) {
-	sa.iv.used--
-	seq := sa.retire()
-	if seq > 0 {
-		m.seqs[m.seqOf(sa)] = seq
-		sa.iv.sent = true
+	p := progress{sent: sa.retire()}
+	if top := sa.Window.Top(); sa.spec.ESN && top > maxSeq {
+		p.seen = top
 	}
-	if sa.iv.used == 0 && !sa.iv.sent {
-		delete(m.ivs, m.keyOf(sa))
+	if p == (progress{}) {
+		return
+	}
+	if len(m.seqs) >= maxSeqs {
+		m.old, m.seqs = m.seqs, map[fingerprint]progress{}
+	}
+	m.seqs[m.seqOf(sa)] = p
+}
+
+// recall returns what detach wrote down of the SA, and strikes it out.
+func (m *memory) recall(sa *SA) progress {
+	if len(m.seqs)+len(m.old) == 0 {
+		return progress{}
+	}
+	f := m.seqOf(sa)
+	p, newer := m.seqs[f]
+	if !newer {
+		p = m.old[f]
+	}
+	delete(m.seqs, f)
+	delete(m.old, f)
+	return p
+}
+
+// release gives back the counter of an SA that nobody reserves from any more. One
+// without SAs is forgotten: no counter that comes begins below it, whatever the
+// clock says.
+func (m *memory) release(sa *SA) {
+	c := sa.iv
+	c.used--
+	if c.used == 0 {
+		m.floor = max(m.floor, c.next.Load())
+		delete(m.ivs, c.key)
 	}
 }

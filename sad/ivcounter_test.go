@@ -2,6 +2,7 @@ package sad
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
 	"time"
 
@@ -85,6 +86,17 @@ func TestIVsAreUnique(t *testing.T) {
 						s.EncKey, _ = sa.Keys()
 						s.ESN = rapid.Bool().Draw(t, "esn")
 						db.Replace(newSA(t, s))
+					}
+				}
+			},
+			"update": func(t *rapid.T) {
+				for sa := range db.All() {
+					if rapid.Bool().Draw(t, "it") {
+						s := *sa.Spec()
+						s.EncKey = rapid.SampledFrom(keys).Draw(t, "key")
+						if err := db.Update(newSA(t, s)); err != nil {
+							t.Fatalf("%v", err)
+						}
 					}
 				}
 			},
@@ -232,8 +244,8 @@ func TestKeysAreToldApart(t *testing.T) {
 	}
 }
 
-// What nothing was sent under is forgotten; what was is remembered for ever,
-// and shows no key.
+// Keys are forgotten with their last SA, numbers that were sent are not; and what
+// is remembered shows no key.
 func TestMemory(t *testing.T) {
 	db, _ := newAt(5000)
 	for i := range uint32(100) {
@@ -250,16 +262,84 @@ func TestMemory(t *testing.T) {
 	first, second := added(t, db, s), added(t, db, other)
 	first.Reserve(1)
 	del(t, db, first)
-	del(t, db, second) // never sent, but the key did
 	if len(db.memory.ivs) != 1 || len(db.memory.seqs) != 1 {
 		t.Errorf("%d keys and %d numbers kept, want one each", len(db.memory.ivs), len(db.memory.seqs))
 	}
+	del(t, db, second)
+	if len(db.memory.ivs) != 0 || len(db.memory.seqs) != 1 {
+		t.Errorf("%d keys and %d numbers kept, want one number", len(db.memory.ivs), len(db.memory.seqs))
+	}
+	third := added(t, db, s)
 	for f := range db.memory.ivs {
 		if bytes.Contains(s.EncKey, f[:4]) {
 			t.Error("the fingerprint shows the key")
 		}
-		if f == New().memory.keyOf(newSA(t, s)) {
-			t.Error("the fingerprint is the same in another process")
+		other := New()
+		if f != db.memory.keyOf(third) || f == other.memory.keyOf(newSA(t, s)) {
+			t.Error("the fingerprint changes, or is the same in another process")
 		}
+	}
+}
+
+// Numbers of the newest SAs are remembered, whatever comes and goes.
+func TestMemoryIsBounded(t *testing.T) {
+	db, _ := newAt(5000)
+	m := &db.memory
+	crowd := func() { // as many others
+		for i := uint64(0); len(m.seqs) < maxSeqs; i++ {
+			var f fingerprint
+			binary.BigEndian.PutUint64(f[:], i)
+			m.seqs[f] = progress{sent: 1}
+		}
+	}
+	again := func(s Spec) uint64 {
+		sa := added(t, db, s)
+		defer del(t, db, sa)
+		return sa.Reserve(1).Seq
+	}
+	a, b := spec(256, 1, 2), spec(257, 1, 2)
+	again(a)
+	crowd()
+	again(b)
+	if seq := again(a); seq != 2 {
+		t.Errorf("goes on at %d behind one crowd", seq)
+	}
+	crowd()
+	again(spec(258, 1, 2))
+	again(b)
+	crowd()
+	again(spec(259, 1, 2))
+	if seq := again(a); seq != 1 {
+		t.Errorf("goes on at %d behind two", seq)
+	}
+	if seq := again(b); seq != 3 {
+		t.Errorf("the other goes on at %d", seq)
+	}
+	if n := len(m.seqs) + len(m.old); n > 2*maxSeqs {
+		t.Errorf("%d numbers", n)
+	}
+}
+
+// Who was granted numbers takes the IVs a moment later: the counter stays until no
+// burst has the SA.
+func TestCounterOutlivesBursts(t *testing.T) {
+	db, _ := newAt(5000)
+	r := db.NewReader()
+	sa := added(t, db, spec(256, 1, 2))
+	r.Enter()
+	del(t, db, sa)
+	again := added(t, db, spec(256, 1, 2))
+	del(t, db, again)
+	late := sa.takeIV(10)
+	if g := added(t, db, spec(256, 1, 2)).Reserve(1); g.IV < late+10 {
+		t.Errorf("IV %d, and 10 from %d are in use", g.IV, late)
+	}
+	r.Leave()
+	db.Flush(0)
+	if db.Reap() != 0 || len(db.memory.ivs) != 0 {
+		t.Errorf("%d keys kept", len(db.memory.ivs))
+	}
+	if g := added(t, db, spec(256, 1, 2)).Reserve(1); g.IV != late+11 {
+		t.Errorf("IV %d behind %d", g.IV, late+10)
 	}
 }

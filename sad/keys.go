@@ -2,6 +2,7 @@ package sad
 
 import (
 	"bytes"
+	"crypto/subtle"
 
 	"ipsecd/crypto"
 )
@@ -42,6 +43,14 @@ func (sa *SA) split() (enc, auth []byte) {
 		auth = sa.keys[sa.encLen:]
 	}
 	return enc, auth
+}
+
+// sameKeys reports whether two SAs have the same keys and algorithms, ESN too:
+// whether numbers of one mean something to the other. DB.mu is held.
+func (sa *SA) sameKeys(o *SA) bool {
+	a, b := &sa.spec, &o.spec
+	return a.Enc == b.Enc && a.Auth == b.Auth && a.ESN == b.ESN &&
+		sa.encLen == o.encLen && subtle.ConstantTimeCompare(sa.keys, o.keys) == 1
 }
 
 // wipe zeroes the keys of an SA that nobody works with any more. Of what the

@@ -16,6 +16,9 @@ import (
 //     to one that finds nothing: what it was to find may have left the chain
 //     before it came there, because a newer one had taken its place. The
 //     generation advances between the two, so it looks again when that changed.
+//   - One that is updated gives its place to the new one, which has the same older,
+//     in one step: a reader comes to one of the two. One that came by SAs that
+//     left before may find the old one, and look again as above if it does not suit.
 
 // Outbound finds the SA that a policy's request is to use: from src to dst, of
 // the protocol, of the mode or of any, with the reqid unless that is 0. Of
@@ -76,6 +79,23 @@ func (db *DB) chain(sa *SA) {
 	sa.older.Store(front)
 	front.newer = sa
 	db.pairs.Load().swap(tag, front, sa)
+}
+
+// rechain puts sa in the place of old, of the same pair. The caller advances the
+// generation.
+func (db *DB) rechain(old, sa *SA) {
+	older := old.older.Load()
+	sa.older.Store(older)
+	if older != nil {
+		older.newer = sa
+	}
+	sa.newer = old.newer
+	if sa.newer != nil {
+		sa.newer.older.Store(sa)
+	} else {
+		db.pairs.Load().swap(db.pairTag(sa.spec.Proto, &sa.Src, &sa.Dst), old, sa)
+	}
+	old.newer = nil
 }
 
 // unchain takes an SA out of its pair.

@@ -89,6 +89,7 @@ func (db *DB) Reap() int {
 func (db *DB) reap() int {
 	passed, n := db.passed(), 0
 	for n < len(db.graves) && db.graves[n].epoch <= passed {
+		db.memory.release(db.graves[n].sa)
 		db.graves[n].sa.wipe()
 		n++
 	}

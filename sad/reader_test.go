@@ -185,9 +185,9 @@ func (c *crowd) change(t *testing.T) {
 		c.Flush(ProtoESP)
 	case n < 6:
 		c.Delete(id)
-	case n < 11 && c.Add(sa) == nil:
+	case n < 11 && c.Add(sa) == nil, n >= 16 && c.Update(sa) == nil:
 		return
-	case n >= 11:
+	case n >= 11 && n < 16:
 		c.Replace(sa)
 		return
 	}

@@ -6,7 +6,10 @@
 // 2.2.1 and appendix A2.2), the IVs of its key (RFC 4106 section 9), its replay
 // window (3.4.3), counters and drops, the ports it is encapsulated with (RFC 3948),
 // and the octets of its keys, which NewSA copies and Reap zeroes once no
-// worker can use them.
+// worker can use them. Of an SA that is gone it remembers the last number sent, for
+// the same one to come back (65536 SAs at least, the newest). Replace is that going
+// and coming at once; Update changes an SA that stays where it is, with its numbers
+// and its window as long as its keys stay.
 //
 // Lookup, Outbound and Generation, the methods of SA and Reader's Enter and Leave
 // take no lock and may be called by any number of goroutines; Keys locks that SA
@@ -67,7 +70,7 @@ func New() *DB {
 	return db
 }
 
-// Generation changes whenever an SA is added or removed. Who keeps what
+// Generation changes whenever an SA is added, updated or removed. Who keeps what
 // Outbound returned reads it first and asks again when it has changed.
 func (db *DB) Generation() uint64 { return db.gen.Load() }
 
@@ -104,9 +107,9 @@ func (db *DB) Add(sa *SA) error {
 	return nil
 }
 
-// Replace publishes sa in the place of the SA with its ID, if there is one.
-// There is no moment without an SA of that ID, and none in which both grant
-// sequence numbers.
+// Replace publishes sa as Delete and Add would, if there is an SA with its ID: as
+// the newest, with a window of its own. But there is no moment without an SA of
+// that ID, and none in which both grant sequence numbers.
 func (db *DB) Replace(sa *SA) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -123,6 +126,37 @@ func (db *DB) Replace(sa *SA) {
 	db.unchain(old)
 	db.unlink(old)
 	db.bury(old)
+}
+
+// Update puts sa in the place of the SA with its ID, ErrNotFound when there is
+// none: in the order of All and of its pair, too, unless its source is another,
+// which makes it the newest from there. With the same keys, algorithms and ESN it
+// goes on where the old one is: behind the last number sent, and what was
+// received, or is older, counts as seen. With others both begin anew. Its
+// counters always do. As with Replace, there is no moment without an SA of that
+// ID, and none in which both grant sequence numbers.
+func (db *DB) Update(sa *SA) error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	old := db.Lookup(sa.spec.SPI, sa.spec.Proto, &sa.Dst)
+	if old == nil {
+		return ErrNotFound
+	}
+	db.memory.detach(old)
+	if sa.sameKeys(old) {
+		sa.succeed(old)
+	}
+	db.memory.attach(sa, uint64(db.now().UnixNano()))
+	db.relink(old, sa)
+	db.bySPI.Load().swap(db.tag(sa), old, sa)
+	if sa.Src == old.Src {
+		db.rechain(old, sa)
+	} else {
+		db.chain(sa)
+		db.unchain(old)
+	}
+	db.bury(old)
+	return nil
 }
 
 func (db *DB) publish(sa *SA) {
@@ -215,6 +249,22 @@ func (db *DB) link(sa *SA) {
 	}
 	db.last = sa
 	db.len++
+}
+
+// relink puts sa in the place of old.
+func (db *DB) relink(old, sa *SA) {
+	sa.prev, sa.next = old.prev, old.next
+	if sa.prev != nil {
+		sa.prev.next = sa
+	} else {
+		db.first = sa
+	}
+	if sa.next != nil {
+		sa.next.prev = sa
+	} else {
+		db.last = sa
+	}
+	old.prev, old.next = nil, nil
 }
 
 func (db *DB) unlink(sa *SA) {

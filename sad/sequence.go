@@ -33,7 +33,8 @@ type Grant struct {
 // Reserve grants sequence numbers and IVs for up to n packets. The grant may
 // be smaller, since it ends before a multiple of 2^32, and is empty once the SA
 // is Retired or the numbers are used up: then it needs another key. What is
-// granted is never granted again. Only for an SA that a DB took.
+// granted is never granted again. Only for an SA that a DB took, and within a
+// Reader's burst when others may remove it.
 func (sa *SA) Reserve(n int) Grant {
 	end := sa.lastSeq()
 	for {
@@ -59,6 +60,14 @@ func (sa *SA) retire() uint64 { return sa.seq.Or(retiredBit) &^ retiredBit }
 func (sa *SA) Resume(sent, accepted uint64) {
 	sa.seq.Store(min(sent, sa.lastSeq()))
 	sa.Window.Resume(accepted)
+}
+
+// succeed makes an SA that no DB has yet go on where old is, which is retired
+// and has the same keys.
+func (sa *SA) succeed(old *SA) {
+	sent := old.seq.Load() &^ retiredBit
+	sa.seq.Store(max(sent, sa.seq.Load()))
+	sa.Window.Succeed(&old.Window)
 }
 
 // nearby stands for the size of the window where there is none: the numbers

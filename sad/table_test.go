@@ -81,7 +81,9 @@ func (l list) without(sa *SA) list {
 // The database does under random operations what a list does.
 func TestAgainstList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		db, twin := New(), list(nil)
+		// Both in the order they came; twin with those updated in their place, ages
+		// with those that changed their source behind all others.
+		db, twin, ages := New(), list(nil), list(nil)
 		draw := func() Spec {
 			s := spec(256+rapid.Uint32Range(0, 4).Draw(t, "spi"), rapid.ByteRange(1, 2).Draw(t, "src"), rapid.ByteRange(1, 5).Draw(t, "dst"))
 			s.Mode = rapid.SampledFrom([]Mode{ModeAny, ModeTransport, ModeTunnel}).Draw(t, "mode")
@@ -110,7 +112,7 @@ func TestAgainstList(t *testing.T) {
 					t.Fatalf("add %v: %v", s.ID, err)
 				}
 				if have == nil {
-					twin = append(twin, sa)
+					twin, ages = append(twin, sa), append(ages, sa)
 				}
 				changed(have == nil)
 			},
@@ -118,11 +120,31 @@ func TestAgainstList(t *testing.T) {
 				sa := newSA(t, draw())
 				old := twin.find(sa.spec.ID)
 				db.Replace(sa)
-				twin = append(twin.without(old), sa)
+				twin, ages = append(twin.without(old), sa), append(ages.without(old), sa)
 				if old != nil && !old.Retired() || sa.Retired() {
 					t.Fatalf("%v: the old one is in use, or the new one is not", sa.spec.ID)
 				}
 				changed(true)
+			},
+			"update": func(t *rapid.T) {
+				sa := newSA(t, draw())
+				old := twin.find(sa.spec.ID)
+				if err := db.Update(sa); (old == nil) != (err == ErrNotFound) {
+					t.Fatalf("update %v: %v", sa.spec.ID, err)
+				}
+				if old != nil && !old.Retired() || sa.Retired() {
+					t.Fatalf("%v: the old one is in use, or the new one is not", sa.spec.ID)
+				}
+				changed(old != nil)
+				if old == nil {
+					return
+				}
+				twin[slices.Index(twin, old)] = sa
+				if sa.Src == old.Src {
+					ages[slices.Index(ages, old)] = sa
+				} else {
+					ages = append(ages.without(old), sa)
+				}
 			},
 			"delete": func(t *rapid.T) {
 				id := draw().ID
@@ -131,7 +153,7 @@ func TestAgainstList(t *testing.T) {
 				if got != want || (want == nil) != (err == ErrNotFound) {
 					t.Fatalf("delete %v: %v, want %v", id, err, want)
 				}
-				twin = twin.without(want)
+				twin, ages = twin.without(want), ages.without(want)
 				changed(want != nil)
 			},
 			"flush": func(t *rapid.T) {
@@ -147,7 +169,7 @@ func TestAgainstList(t *testing.T) {
 					t.Fatalf("flushed %d, want %d", n, want)
 				}
 				if proto != ProtoAH {
-					twin = nil
+					twin, ages = nil, nil
 				}
 				changed(want > 0)
 			},
@@ -166,14 +188,14 @@ func TestAgainstList(t *testing.T) {
 				s := draw()
 				src, dst := s.Src.As16(), s.Dst.As16()
 				mode := rapid.SampledFrom([]Mode{ModeTransport, ModeTunnel}).Draw(t, "wanted")
-				want := twin.outbound(mode, s.Reqid, s.Src, s.Dst)
+				want := ages.outbound(mode, s.Reqid, s.Src, s.Dst)
 				if got := db.Outbound(ProtoESP, mode, s.Reqid, &src, &dst); got != want {
 					t.Fatalf("outbound: %v, want %v", got, want)
 				}
 			},
 			"pair": func(t *rapid.T) {
 				s := draw()
-				if got, want := slices.Collect(db.Pair(ProtoESP, s.Src, s.Dst)), twin.pair(s.Src, s.Dst); !slices.Equal(got, want) {
+				if got, want := slices.Collect(db.Pair(ProtoESP, s.Src, s.Dst)), ages.pair(s.Src, s.Dst); !slices.Equal(got, want) {
 					t.Fatalf("from %v to %v: %v, want %v", s.Src, s.Dst, got, want)
 				}
 				for sa := range db.Pair(ProtoAH, s.Src, s.Dst) {

@@ -48,7 +48,7 @@ const updates = `update 192.0.2.1 192.0.2.2 esp 0x1000 -m transport -f zero-pad 
 	-E null -A hmac-sha1 "01234567890123456789";
 update 192.0.2.2[4500] 192.0.2.1[61001] esp-udp 0x1001;
 update 192.0.2.2[4500] 192.0.2.1[61001] esp-udp 0x1002;
-update 192.0.2.2[4500] 192.0.2.1[61001] esp-udp 0x1001 -m transport;
+update 192.0.2.1 192.0.2.2 esp-udp 0x1000;
 spdupdate 10.1.0.0/24 10.2.0.0/24 any -P out ipsec esp/transport//unique;
 spdupdate 10.2.0.0/24 10.1.0.7[ssh] tcp -P in ipsec esp/tunnel/2001:db8::1-2001:db8::2/require;
 dump; spddump;
@@ -90,7 +90,7 @@ func TestEngine(t *testing.T) {
 	in = strings.NewReader(updates)
 	got = setkey(streams{in: in}, socket, "-c")
 	if want := "stdin:4:1: no SA has this SPI, protocol, source and destination; add it\n" +
-		"stdin:5:1: an update without keys changes the ports of UDP encapsulation, not mode; give the keys again to replace the SA\n"; got.err != want {
+		"stdin:5:1: the SA is not encapsulated in UDP, and an update without keys cannot make it so; give the keys again to replace it\n"; got.err != want {
 		t.Errorf("status %d, %s", got.status, got.err)
 	}
 	for _, want := range []string{

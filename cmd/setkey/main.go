@@ -40,6 +40,9 @@ func isTerminal(f *os.File) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
+// stdin is what standard input is called in messages.
+const stdin = "stdin"
+
 // streams are what a run reads and writes.
 type streams struct {
 	in       io.Reader
@@ -97,7 +100,7 @@ func carryOut(opts options, std streams) bool {
 	case opts.mode == 'c' && std.terminal:
 		err = s.converse()
 	default:
-		err = s.transaction(stmts)
+		err = s.transaction(opts.text(), stmts)
 	}
 	if err != nil {
 		return s.complain(fmt.Errorf("setkey: %w", err))
@@ -107,13 +110,13 @@ func carryOut(opts options, std streams) bool {
 
 // readAll parses a whole file, or standard input under the name stdin. The
 // error is one line for each mistake.
-func readAll(file string, stdin io.Reader) ([]config.Statement, error) {
+func readAll(file string, in io.Reader) ([]config.Statement, error) {
 	if file == "-" {
-		src, err := config.Read(stdin)
+		src, err := config.Read(in)
 		if err != nil {
 			return nil, fmt.Errorf("setkey: standard input: %w", err)
 		}
-		return config.Parse("stdin", src)
+		return config.Parse(stdin, src)
 	}
 	f, err := os.Open(file)
 	if err != nil {

@@ -18,6 +18,14 @@ type options struct {
 // reads reports whether there are statements to load.
 func (o *options) reads() bool { return o.mode == 'c' || o.mode == 'f' }
 
+// text is what the text to load is called in messages.
+func (o *options) text() string {
+	if o.file == "-" {
+		return stdin
+	}
+	return o.file
+}
+
 // errUsage asks for the usage text behind the error.
 var errUsage = errors.New("see the usage below")
 

@@ -31,8 +31,9 @@ func (s *session) complain(err error) bool {
 	return false
 }
 
-// transaction installs statements: policies change all at once, at its end.
-func (s *session) transaction(stmts []config.Statement) error {
+// transaction installs the statements of a text: policies change all at once, at
+// its end. That the daemon refuses the whole is reported under the text's name.
+func (s *session) transaction(name string, stmts []config.Statement) error {
 	if _, err := s.client.Do(&pfkey.Message{Type: pfkey.BEGIN}); err != nil {
 		return err
 	}
@@ -42,6 +43,10 @@ func (s *session) transaction(stmts []config.Statement) error {
 		}
 	}
 	_, err := s.client.Do(&pfkey.Message{Type: pfkey.COMMIT})
+	if refused := (*pfclient.Refused)(nil); errors.As(err, &refused) {
+		s.complain(fmt.Errorf("%s: %w", name, refused))
+		return nil
+	}
 	return err
 }
 
@@ -157,7 +162,7 @@ func (s *session) converse() error {
 // group installs one piece of a terminal's input that starts at a line, or
 // nothing of it if it has a mistake.
 func (s *session) group(line int, src []byte) (exit bool, err error) {
-	stmts, exit, err := config.ParseFrom("stdin", line, src)
+	stmts, exit, err := config.ParseFrom(stdin, line, src)
 	if err != nil {
 		s.complain(err)
 		return exit, nil
@@ -165,5 +170,5 @@ func (s *session) group(line int, src []byte) (exit bool, err error) {
 	if len(stmts) == 0 {
 		return exit, nil
 	}
-	return exit, s.transaction(stmts)
+	return exit, s.transaction(stdin, stmts)
 }

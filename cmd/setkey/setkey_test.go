@@ -243,3 +243,28 @@ func TestTerminalEndsInsideStatement(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// That the daemon refuses a transaction as a whole is told under the name of the
+// text, and does not end a session at a terminal.
+func TestRefusedCommit(t *testing.T) {
+	refusing := func(text string) *pfclienttest.Server {
+		return pfclienttest.Start(t, func(m *pfkey.Message) []*pfkey.Message {
+			if m.Type != pfkey.COMMIT {
+				return pfclienttest.Echo(m)
+			}
+			r := pfclienttest.Refuse(m, uint8(syscall.EEXIST))
+			r[0].Text = text
+			return r
+		})
+	}
+	name := file(t, "flush;\n")
+	check(t, setkey(streams{}, refusing("not now").Path, "-f", name), result{1, "", name + ": not now\n"})
+	check(t, setkey(streams{in: strings.NewReader("flush;")}, refusing("").Path, "-c"), result{1, "", "stdin: COMMIT: file exists\n"})
+
+	s := refusing("not now")
+	check(t, setkey(streams{in: strings.NewReader("flush;\nspdflush;\n"), terminal: true}, s.Path, "-c"),
+		result{1, "", "stdin: not now\nstdin: not now\n"})
+	if got := types(s); got != "BEGIN FLUSH COMMIT BEGIN SPDFLUSH COMMIT" {
+		t.Error(got)
+	}
+}

@@ -6,7 +6,8 @@
 // window, so that nothing unauthenticated changes state and of two copies
 // checked together one is accepted. The first Accept (or Resume) allocates the
 // bitmap, two to four bits a packet, so that an SA that never receives costs
-// little; nothing else allocates.
+// little; Succeed, by which one Window takes over from another at work, a word
+// more; nothing else allocates.
 //
 // The bitmap is a ring of words. Each holds 32 bits for 32 consecutive
 // sequence numbers and, in its upper half, which 32 these are; so a word needs
@@ -32,7 +33,8 @@ var ErrSize = errors.New("replay window must be 0 to 262144 packets (0 to 32768 
 const wordBits = 32
 
 // Window remembers which of the last Size sequence numbers were accepted. The
-// zero value has size 0: it accepts everything but 0.
+// zero value has size 0: it accepts everything (RFC 4303 3.4.3: without
+// anti-replay there are no checks).
 type Window struct {
 	top  atomic.Uint64        // [a] highest sequence number accepted
 	ring atomic.Pointer[ring] // [a] nil until the first is accepted
@@ -40,8 +42,15 @@ type Window struct {
 }
 
 // ring is a power of two of words: tag<<32 | bits, tag = low 32 bits of seq/32,
-// bits 0 for a word that was never used.
-type ring []atomic.Uint64
+// bits 0 for a word that was never used. In a Window that another succeeds it is
+// one without words, which names the heir.
+type ring struct {
+	words []atomic.Uint64
+	heir  *Window
+}
+
+// between stands in a Window that another is about to succeed.
+var between = new(ring)
 
 // New returns a window of size packets.
 func New(size uint32) (*Window, error) {
@@ -71,37 +80,52 @@ func (w *Window) Resume(top uint64) {
 	if w.size == 0 || top == 0 {
 		return
 	}
-	r := w.words()
+	r := w.made()
 	last := top / wordBits
-	for i := range min(uint64(len(r)), last+1) {
+	for i := range min(uint64(len(r.words)), last+1) {
 		r.at(last - i).Store((last-i)<<32 | (1<<wordBits - 1))
 	}
 	r.at(last).Store(last<<32 | (2<<(top%wordBits) - 1))
 }
 
-// words returns the ring, new when there is none.
-func (w *Window) words() ring {
-	if r := w.ring.Load(); r != nil {
-		return *r
+// Succeed makes w, which nobody uses yet, take over from old, which may be in
+// use: all numbers up to old's top count as accepted, as with Resume, and old
+// leaves it to w to accept any more. Meanwhile, for the time that Resume takes,
+// neither does.
+func (w *Window) Succeed(old *Window) {
+	old.ring.Store(between)
+	w.Resume(max(old.Top(), w.Top()))
+	old.ring.Store(&ring{heir: w})
+}
+
+// made returns the ring, new when there is none; nil if a window of size 0 has
+// none.
+func (w *Window) made() *ring {
+	if r := w.ring.Load(); r != nil || w.size == 0 {
+		return r
 	}
 	// A window of n numbers touches up to n/32+1 words; the ring is a power
 	// of two above that.
-	r := make(ring, 1<<bits.Len32((w.size+wordBits-1)/wordBits))
-	w.ring.CompareAndSwap(nil, &r)
-	return *w.ring.Load()
+	r := &ring{words: make([]atomic.Uint64, 1<<bits.Len32((w.size+wordBits-1)/wordBits))}
+	w.ring.CompareAndSwap(nil, r)
+	return w.ring.Load()
 }
 
 // at is the word for 32 numbers from 32*block on.
-func (r ring) at(block uint64) *atomic.Uint64 { return &r[block&uint64(len(r)-1)] }
+func (r *ring) at(block uint64) *atomic.Uint64 { return &r.words[block&uint64(len(r.words)-1)] }
 
 // Check says whether seq could be accepted: it is not 0, not left of the
-// window, and not seen. It changes nothing.
+// window, and not seen; or there is no window. It changes nothing.
 func (w *Window) Check(seq uint64) bool {
-	if seq == 0 || w.left(seq) {
-		return false
-	}
 	r := w.ring.Load()
-	if r == nil {
+	switch {
+	case r != nil && r.heir != nil:
+		return r.heir.Check(seq)
+	case w.size == 0:
+		return true
+	case seq == 0 || w.left(seq):
+		return false
+	case r == nil || r == between:
 		return true
 	}
 	_, fresh := w.mark(seq, r.at(seq/wordBits).Load())
@@ -111,15 +135,23 @@ func (w *Window) Check(seq uint64) bool {
 // Accept marks seq as seen and moves the window to it, and reports whether it
 // was fresh: only one call ever says so of a number.
 func (w *Window) Accept(seq uint64) bool {
-	if seq == 0 {
+	if seq == 0 && w.size > 0 {
 		return false
 	}
 	// The top goes first: see mark.
 	w.raise(seq)
-	if w.size == 0 {
+	// The ring is read behind it. Who succeeds w takes the ring away and then
+	// reads the top, and so knows of all that is decided here.
+	r := w.made()
+	switch {
+	case r == nil:
 		return true
+	case r == between:
+		return false
+	case r.heir != nil:
+		return r.heir.Accept(seq)
 	}
-	slot := w.words().at(seq / wordBits)
+	slot := r.at(seq / wordBits)
 	for {
 		word := slot.Load()
 		next, fresh := w.mark(seq, word)

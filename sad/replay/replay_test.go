@@ -20,7 +20,7 @@ type model struct {
 
 func (m *model) accept(seq uint64) bool {
 	left := seq < m.top && m.top-seq >= m.size
-	if seq == 0 || m.size > 0 && (left || m.seen[seq]) {
+	if m.size > 0 && (seq == 0 || left || m.seen[seq]) {
 		return false
 	}
 	m.seen[seq] = true
