@@ -23,7 +23,7 @@ func (p *parser) spdPolicy(at Pos) (s SPDAdd, err error) {
 }
 
 // spddelete takes the text that added a policy, too: what follows the direction
-// must be right, but does not tell policies apart.
+// must read as a policy, but does not tell policies apart.
 func (p *parser) spddelete(at Pos) (Statement, error) {
 	s := SPDDelete{At: at}
 	var err error
@@ -33,7 +33,7 @@ func (p *parser) spddelete(at Pos) (Statement, error) {
 	if t := p.peek(); t.kind != word || statementWords.has(t.text) {
 		return s, nil
 	}
-	_, _, err = p.treatment(&s.Sel)
+	_, _, err = p.treatment(nil)
 	return s, err
 }
 
@@ -141,7 +141,7 @@ func (p *parser) rule(sel *Selector) (r Rule, err error) {
 	if r.Mode, err = p.ruleMode(form); err != nil {
 		return r, err
 	}
-	if r.Mode == ModeTransport && (AllMulticast(sel.Src) || AllMulticast(sel.Dst)) {
+	if sel != nil && r.Mode == ModeTransport && (AllMulticast(sel.Src) || AllMulticast(sel.Dst)) {
 		return r, unsupported(t.pos, "transport mode of multicast", "give ranges of hosts, or use a tunnel")
 	}
 	slash := p.peek()
@@ -189,9 +189,11 @@ func (p *parser) ends(r *Rule, sel *Selector) (err error) {
 	switch {
 	case r.Src.Is4() != r.Dst.Is4():
 		return mixed(src, r.Src, r.Dst)
-	case r.Mode == ModeTransport && !sel.Src.Contains(r.Src):
+	case sel == nil || r.Mode != ModeTransport:
+		return nil
+	case !sel.Src.Contains(r.Src):
 		return outside(src, r.Src, sel.Src)
-	case r.Mode == ModeTransport && !sel.Dst.Contains(r.Dst):
+	case !sel.Dst.Contains(r.Dst):
 		return outside(dst, r.Dst, sel.Dst)
 	}
 	return nil

@@ -417,7 +417,7 @@ func TestSharedKeyWarnsOnce(t *testing.T) {
 	}
 	for spi := uint32(0x1002); spi <= 0x1003; spi++ { // the second warns, the third does not
 		b.must(t, shared(spi))
-		if n := strings.Count(b.log.String(), warning); n != 1 || !strings.Contains(b.log.String(), "other_spi=4097") {
+		if n := strings.Count(b.log.String(), warning); n != 1 || !strings.Contains(b.log.String(), "other_spi=0x00001001") {
 			t.Errorf("after SPI %#x there are %d warnings: %s", spi, n, b.log.String())
 		}
 	}
@@ -433,7 +433,7 @@ func TestSharedKeyNamesALiveSA(t *testing.T) {
 		return with(add(spi, a4, b4), func(m *pfkey.Message) { m.EncKey = gcmKey(9) })
 	}
 	b.must(t, shared(0x1001), shared(0x1002), named(pfkey.DELETE, 0x1001, a4, b4), shared(0x1003))
-	if !strings.Contains(b.log.String(), "other_spi=4098") || strings.Count(b.log.String(), "other_spi=4097") != 1 {
+	if !strings.Contains(b.log.String(), "other_spi=0x00001002") || strings.Count(b.log.String(), "other_spi=0x00001001") != 1 {
 		t.Error(b.log.String())
 	}
 }

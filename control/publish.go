@@ -2,6 +2,7 @@ package control
 
 import (
 	"errors"
+	"fmt"
 
 	"ipsecd/sad"
 )
@@ -77,7 +78,7 @@ func (e *Engine) changeSA(c change) {
 // checkKey warns of an SA that goes live with the key of another.
 func (e *Engine) checkKey(sa *sad.SA) {
 	if other, shared := e.keys.remember(sa); shared {
-		e.cfg.Log.Warn("two SAs use the same key; give each its own", "sa", name(sa.Spec().ID), "other_spi", other)
+		e.cfg.Log.Warn("two SAs use the same key; give each its own", "sa", name(sa.Spec().ID), "other_spi", fmt.Sprintf("%#08x", other))
 	}
 }
 

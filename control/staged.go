@@ -76,6 +76,9 @@ func (t *stagedSAs) encap(sa *sad.SA) sad.Encap {
 func (t *stagedSAs) all() []*sad.SA {
 	var out []*sad.SA
 	for live := range t.live.All() {
+		if _, hidden := t.added[live.Spec().ID]; hidden {
+			continue // another session's, which came later
+		}
 		if sa := t.shown(live); sa != nil {
 			out = append(out, sa)
 		}

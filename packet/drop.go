@@ -76,7 +76,7 @@ var drops = [NumDrops]struct{ name, help string }{
 	Dummy:         {"dummy", "a dummy packet (next header 59), sent to be thrown away"},
 	BadInner:      {"bad-inner", "what came out of the tunnel is no valid IP packet; is the peer in transport mode?"},
 	ECN:           {"ecn", "congestion was marked on the way and the inner packet cannot carry the mark"},
-	PolicyClash:   {"policy-clash", "an inbound policy wants the packet protected in another way"},
+	PolicyClash:   {"policy-clash", "an inbound policy wants the packet protected in another way, or none asks for the tunnel of an SA without -m tunnel"},
 	NotDelivered:  {"not-delivered", "the kernel refused to take the packet from the TUN; is the device up?"},
 }
 

@@ -89,8 +89,10 @@ func (db *DB) Reap() int {
 func (db *DB) reap() int {
 	passed, n := db.passed(), 0
 	for n < len(db.graves) && db.graves[n].epoch <= passed {
-		db.memory.release(db.graves[n].sa)
-		db.graves[n].sa.wipe()
+		sa := db.graves[n].sa
+		db.memory.release(sa)
+		sa.wipe()
+		sa.Window.Release()
 		n++
 	}
 	db.graves = slices.Delete(db.graves, 0, n)

@@ -143,10 +143,10 @@ func (db *DB) Update(sa *SA) error {
 		return ErrNotFound
 	}
 	db.memory.detach(old)
-	if sa.sameKeys(old) {
+	db.memory.attach(sa, uint64(db.now().UnixNano()))
+	if sa.sameKeys(old) { // behind attach: then others come to sa's window by the old one
 		sa.succeed(old)
 	}
-	db.memory.attach(sa, uint64(db.now().UnixNano()))
 	db.relink(old, sa)
 	db.bySPI.Load().swap(db.tag(sa), old, sa)
 	if sa.Src == old.Src {

@@ -228,6 +228,7 @@ func (d *daemon) close(err error) error {
 	default:
 		errs = append(errs, d.host.close(d.ready))
 	}
+	d.reportDrops() // before it drops what is on its way through links that close
 	for _, l := range d.links {
 		errs = append(errs, l.Close())
 	}
@@ -240,6 +241,5 @@ func (d *daemon) close(err error) error {
 	if n := d.engine.Bypassed.Load(); n > 0 {
 		d.log.Info("passed as they were, by a policy none or for lack of one", "packets", n)
 	}
-	d.reportDrops()
 	return errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,6 +26,7 @@ type follower struct {
 	mtus    map[string]int // of paths, 0: of the loopback device
 	asked   int            // for a path
 	applied int
+	mtu4s   []int // with which
 	refuse  error // of Apply
 }
 
@@ -34,7 +36,7 @@ const noLink = "no-such-link"
 func newFollower(t *testing.T) *follower {
 	f := &follower{T: t, sas: sad.New(), policies: spd.New(), mtus: map[string]int{}}
 	f.hostNetwork = &hostNetwork{
-		tun: noLink, mtu: defaultMTU, log: slog.New(slog.DiscardHandler), routes: f,
+		tun: noLink, mtu: defaultMTU, fits: defaultMTU, log: slog.New(slog.DiscardHandler), routes: f,
 		askMTU: func(dst netip.Addr) (int, error) {
 			f.asked++
 			if mtu := f.mtus[dst.String()]; mtu != 0 {
@@ -48,8 +50,9 @@ func newFollower(t *testing.T) *follower {
 	return f
 }
 
-func (f *follower) Apply([]routes.Route, []netip.Prefix) error {
+func (f *follower) Apply(_ []routes.Route, _ []netip.Prefix, mtu4 int) error {
 	f.applied++
+	f.mtu4s = append(f.mtu4s, mtu4)
 	return f.refuse
 }
 
@@ -184,10 +187,50 @@ func TestInnerMTU(t *testing.T) {
 // A policy that brings IPv6 raises a small MTU, with or without SAs.
 func TestLeastMTU(t *testing.T) {
 	f := newFollower(t)
-	f.mtu = 1000
+	f.mtu, f.fits = 1000, 1000
 	f.mustLoad(protect("10.2.0.0/16", "out"))
 	err := f.load("spdadd fd00:1::/64 fd00:2::/64 any -P out discard;")
 	if err == nil || !strings.Contains(err.Error(), noLink) {
 		t.Errorf("the MTU was left at %d: %v", f.mtu, err)
+	}
+}
+
+// What fits only IPv4 is for IPv4's routes, which are applied when that changes and
+// not else; and what it means for IPv6 is said once for a peer.
+func TestNarrowPath(t *testing.T) {
+	const overhead = 1500 - 1446
+	f := newFollower(t)
+	var logged strings.Builder
+	f.log = slog.New(slog.NewTextHandler(&logged, nil))
+	f.mtu = minMTUIPv6 // as it stays
+	f.mtus["192.0.2.1"], f.mtus["192.0.2.2"], f.mtus["192.0.2.3"] = 1300, 1300, 1200
+	f.mustLoad("spdadd fd00:1::/64 fd00:2::/64 any -P out ipsec esp/tunnel/198.51.100.1-192.0.2.1/require;" + add(1, 0x1001))
+	for _, step := range []struct {
+		name, script string
+		applied      []int
+		warned       int
+	}{
+		{"narrow", "", []int{1300 - overhead}, 1},
+		{"one more to the peer", add(1, 0x1002), nil, 1},
+		{"one to another peer that carries no IPv6", add(2, 0x1003), nil, 1},
+		{"a narrower one that carries none", add(3, 0x1004), []int{1200 - overhead}, 1},
+		{"which goes", remove(3, 0x1004), []int{1300 - overhead}, 1},
+		{"all go", "flush;", nil, 1},
+		{"one comes back", add(1, 0x1001), nil, 2},
+		{"without IPv6 policies", "spdflush;" + protect("10.2.0.0/16", "out"), []int{0}, 2},
+	} {
+		if step.script != "" {
+			f.mtu4s = nil
+			f.load(step.script) // of no link the MTU cannot be set
+		}
+		if !slices.Equal(f.mtu4s, step.applied) {
+			t.Errorf("%s: applied routes with MTUs %v, want %v", step.name, f.mtu4s, step.applied)
+		}
+		if n := strings.Count(logged.String(), "peer=192.0.2.1 path_mtu=1300 needed=1336 fits=1246"); n != step.warned {
+			t.Errorf("%s: warned %d times, want %d:\n%s", step.name, n, step.warned, logged.String())
+		}
+	}
+	if n := strings.Count(logged.String(), "level=WARN"); n != 2 {
+		t.Errorf("warned %d times in all:\n%s", n, logged.String())
 	}
 }

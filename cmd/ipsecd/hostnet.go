@@ -52,15 +52,22 @@ type hostNetwork struct {
 	mu       sync.Mutex
 	mtu      int                // [m] of the TUN
 	leastMTU int                // [m] that it does not go below, by addresses and policies
+	fits     int                // [m] what it would be otherwise, the last time that there were SAs
+	mtu4     int                // [m] of IPv4 where that is less than the TUN's, else 0
+	ipv6     ipv6Policies       // [m] as followed
 	paths    map[netip.Addr]int // [m] MTU to the destination of each SA
 	followed uint64             // [m] generation of the outbound policies
 	behind   error              // [m] what following these came to, the last time
 	trouble  string             // [m] with all of it, the last time
+
+	saidStrict bool       // [m] that the TUN filters strictly
+	saidLoop   [2]bool    // [m] that the way to a peer is the TUN, of IPv4 and of IPv6
+	narrowTo   netip.Addr // [m] peer that was said to have a path too small for IPv6
 }
 
 // router is what a hostNetwork needs of a routes.Manager.
 type router interface {
-	Apply(protect []routes.Route, exempt []netip.Prefix) error
+	Apply(protect []routes.Route, exempt []netip.Prefix, mtu4 int) error
 	Repair() error
 	Close() error
 	Abort() error
@@ -69,15 +76,12 @@ type router interface {
 // openHost sets the TUN up and installs the rules.
 func openHost(o options, tun string, log *slog.Logger) (*hostNetwork, error) {
 	h := &hostNetwork{o: o, tun: tun, log: log, mtu: o.mtu}
-	h.askMTU = func(dst netip.Addr) (int, error) { return routes.PathMTU(dst, o.mark) }
+	h.askMTU = func(dst netip.Addr) (int, error) { return routes.PathMTU(dst, o.mark, tun) }
 	if h.mtu == 0 {
 		h.mtu = defaultMTU
 	}
-	err := routes.SetupLink(tun, h.mtu, o.addrs, link.GSOSize, link.GSOSegs)
-	switch {
-	case errors.Is(err, routes.ErrStrict):
-		log.Warn(err.Error())
-	case err != nil:
+	h.fits = h.mtu
+	if err := h.setupLink(h.mtu); err != nil {
 		return nil, err
 	}
 	if o.routes == "off" {
@@ -92,6 +96,29 @@ func openHost(o options, tun string, log *slog.Logger) (*hostNetwork, error) {
 	}
 	h.routes = m
 	return h, nil
+}
+
+// setupLink sets the TUN up. What comes of strict filtering is for unfilter to say.
+func (h *hostNetwork) setupLink(mtu int) error {
+	err := routes.SetupLink(h.tun, mtu, h.o.addrs, link.GSOSize, link.GSOSegs)
+	if errors.Is(err, routes.ErrStrict) {
+		return nil
+	}
+	return err
+}
+
+// unfilter keeps the TUN from dropping what comes out of SAs for its source. That
+// it cannot is said once.
+func (h *hostNetwork) unfilter() error {
+	err := routes.Unfilter(h.tun)
+	if !errors.Is(err, routes.ErrStrict) {
+		return err
+	}
+	if !h.saidStrict {
+		h.saidStrict = true
+		h.log.Warn(err.Error())
+	}
+	return nil
 }
 
 // warnRPFilter names what would swallow inbound ESP when routes that others
@@ -128,15 +155,18 @@ func (h *hostNetwork) followChange(policies *spd.DB, sas *sad.DB) error {
 	return err
 }
 
-// followLocked follows the SAs and, where reroute says so, the outbound policies.
+// followLocked follows the SAs and, where reroute says so or their routes want
+// another MTU, the outbound policies.
 // The MTU comes first: the kernel keeps no IPv6 on a link with too small a one.
 func (h *hostNetwork) followLocked(policies *spd.DB, sas *sad.DB, reroute bool) error {
 	if reroute {
 		h.followed = policies.Generation(spd.Out) // first: a commit meanwhile is seen as a change again
-		h.leastMTU = leastMTU(h.o.addrs, policies)
+		h.ipv6 = ipv6Out(policies)
+		h.leastMTU = leastMTU(h.o.addrs, h.ipv6)
 	}
+	before := h.mtu4
 	err := h.followMTU(sas)
-	if reroute {
+	if reroute || h.mtu4 != before {
 		h.behind = h.followPolicies(policies)
 	}
 	err = errors.Join(err, h.behind)
@@ -145,11 +175,12 @@ func (h *hostNetwork) followLocked(policies *spd.DB, sas *sad.DB, reroute bool) 
 }
 
 func (h *hostNetwork) followPolicies(policies *spd.DB) error {
-	err := routes.KeepAddrs(h.tun, h.o.addrs)
+	err := h.keepLink()
 	if h.routes == nil {
 		return err
 	}
-	return errors.Join(err, h.routes.Apply(wanted(policies)))
+	protect, exempt := wanted(policies)
+	return errors.Join(err, h.routes.Apply(protect, exempt, h.mtu4))
 }
 
 // report logs when there is other trouble than before, or none any more.
@@ -172,12 +203,12 @@ const (
 	keepUpEvery = 3 * time.Second        // path MTUs change without a message
 	keepUpPause = 200 * time.Millisecond // after a change, for others to follow
 	keepUpShare = 50                     // of the time that following takes, in which it is not done again
-	keepUpMost  = 10 * time.Second       // that this may be
+	keepUpMost  = 5 * time.Second        // that this may be
 )
 
 // keepUp follows what changes on the host: path MTUs, addresses, rules and
-// routes that somebody else removed, the TUN set down and up again. Rules, which
-// are few, do not wait for their turn in a large table.
+// routes that somebody else removed, the TUN set down and up again. Rules and the
+// TUN itself, which are few, do not wait for their turn in a large table.
 func (h *hostNetwork) keepUp(ctx context.Context, policies *spd.DB, sas *sad.DB) {
 	changed, err := routes.Watch(ctx)
 	if err != nil {
@@ -195,14 +226,30 @@ func (h *hostNetwork) keepUp(ctx context.Context, policies *spd.DB, sas *sad.DB)
 			h.follow(policies, sas)
 			took := time.Since(start)
 			rest = start.Add(took + min(keepUpShare*took, keepUpMost))
-		} else if h.routes != nil {
-			h.routes.Repair()
+		} else {
+			h.repair()
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(keepUpPause):
 		}
+	}
+}
+
+// keepLink keeps the TUN's addresses and its filter what they should be.
+func (h *hostNetwork) keepLink() error {
+	return errors.Join(routes.KeepAddrs(h.tun, h.o.addrs), h.unfilter())
+}
+
+// repair is the part of follow that is cheap, whatever is loaded. What goes wrong is
+// for follow to say.
+func (h *hostNetwork) repair() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.keepLink()
+	if h.routes != nil {
+		h.routes.Repair()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 const defaultRunDir = "/run/ipsecd"
@@ -46,6 +47,7 @@ At the end it takes back every device, route and rule that it made.`,
 			return run(ctx, o)
 		},
 	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return explainFlag(err) })
 	f := cmd.Flags()
 	f.StringArrayVarP(&o.files, "file", "f", nil, "setkey `FILE` to load before the first packet; may be given again")
 	f.StringVar(&o.tun, "tun", "ipsec%d", "`NAME` of the TUN device to make; %d stands for the first free number")
@@ -56,6 +58,23 @@ At the end it takes back every device, route and rule that it made.`,
 	f.StringVar(&o.routes, "routes", "auto", "`WHICH`: auto sends what outbound policies protect into the TUN, off leaves routing alone")
 	f.Uint32Var(&o.mark, "mark", 0x6970, "fwmark `N` of the packets that ipsecd itself sends")
 	return cmd
+}
+
+// numbers are the flags that are one, and what it may be.
+var numbers = map[string]string{
+	"mark": "it is a number from 1 to 4294967295, as 0x6970",
+	"mtu":  fmt.Sprintf("it is from %d to %d", minMTU, maxMTU),
+	"natt": "it is a port from 0 to 65535",
+}
+
+// explainFlag says of a number that cannot be read what it may be.
+func explainFlag(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) || numbers[invalid.GetFlag().Name] == "" {
+		return err
+	}
+	name := invalid.GetFlag().Name
+	return fmt.Errorf("--%s %s: %s", name, invalid.GetValue(), numbers[name])
 }
 
 // endSignals are those that end the daemon; SIGHUP not under nohup(1).
@@ -80,7 +99,7 @@ func (o *options) complete(addrs []string) error {
 	case o.routes != "auto" && o.routes != "off":
 		return fmt.Errorf("--routes %s: it is auto or off", o.routes)
 	case o.mtu != 0 && (o.mtu < minMTU || o.mtu > maxMTU):
-		return fmt.Errorf("--mtu %d: it is from %d to %d", o.mtu, minMTU, maxMTU)
+		return fmt.Errorf("--mtu %d: %s", o.mtu, numbers["mtu"])
 	case o.mtu != 0 && o.mtu < minMTUIPv6 && slices.ContainsFunc(o.addrs, isIPv6):
 		return fmt.Errorf("--mtu %d: with an IPv6 address it is at least %d", o.mtu, minMTUIPv6)
 	case o.mark == 0:

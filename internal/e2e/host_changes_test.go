@@ -51,6 +51,41 @@ func TestFollowsTheHost(t *testing.T) {
 	}
 }
 
+// Somebody routes the peer's own address into the TUN by hand: the MTU does not
+// follow from itself, and the log names the rule that cures it.
+func TestRoutesByHand(t *testing.T) {
+	a, b := newPair(t)
+	tr := transport{"", 0, own4A, own4B, "", gcm, ""}
+	for _, h := range []*host{a, b} {
+		own, peer := own4A, own4B
+		if h == b {
+			own, peer = own4B, own4A
+		}
+		h.start("--routes", "off", "-f", h.file("setkey.conf", tr.script(h.name)))
+		h.must("ip", "route", "add", peer, "dev", "tun0", "src", own)
+		h.eventually("warning", func() bool {
+			return strings.Contains(h.log.String(), "ip rule add fwmark 0x6970 table N")
+		})
+		if out, _ := h.run("ip", "-o", "link", "show", "tun0"); !strings.Contains(out, "mtu 1466") {
+			t.Errorf("host %s: the TUN is %s", h.name, out)
+		}
+		h.must("ip", "route", "add", peer, "dev", wireName, "table", "100")
+		h.must("ip", "rule", "add", "fwmark", "0x6970", "table", "100")
+	}
+	if !ping(t, a, own4A, own4B) {
+		t.Errorf("no echo; logs:\n%s\n%s", a.log, b.log)
+	}
+	transfer(t, a, b, own4A, own4B, many/16, nil)
+	a.must("ip", "route", "change", own4B, "dev", wireName, "table", "100", "mtu", "1400")
+	a.eventually("at the MTU of the real route", func() bool {
+		out, _ := a.run("ip", "-o", "link", "show", "tun0")
+		return strings.Contains(out, "mtu 1366")
+	})
+	if n := strings.Count(a.log.String(), "ip rule add"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, a.log)
+	}
+}
+
 // A path with a tiny MTU, or somebody who says so, does not take IPv6 off the
 // TUN.
 func TestSmallPathKeepsIPv6(t *testing.T) {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/binary"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +21,7 @@ func TestPathMTU(t *testing.T) {
 	} {
 		t.Run(tun.name, func(t *testing.T) {
 			t.Parallel()
-			a, b := newRouted(t)
+			a, b := newRouted(t, 1400)
 			a.start(append(addrs("A", tun), "-f", a.file("setkey.conf", script("A", tun)))...)
 			// B's segments would fit; A has to learn.
 			b.start(append(addrs("B", tun), "--mtu", "1400", "-f", b.file("setkey.conf", script("B", tun)))...)
@@ -39,7 +40,7 @@ func TestTransportBehindRouter(t *testing.T) {
 	} {
 		t.Run(tr.name+tr.port, func(t *testing.T) {
 			t.Parallel()
-			a, b := newRouted(t)
+			a, b := newRouted(t, 1400)
 			a.setRPFilters(tr.rpFilter)
 			b.setRPFilters(tr.rpFilter)
 			wire := listen(t, a)
@@ -63,6 +64,57 @@ func TestTransportBehindRouter(t *testing.T) {
 	}
 }
 
+// A path too small for IPv6 in ESP, while there are IPv6 policies: IPv4 goes on, both
+// from who has to learn of the path and from who is on its narrow link, to a peer that
+// promises more; and the log says what becomes of IPv6.
+func TestNarrowPath(t *testing.T) {
+	tun := tunnel{"", "198.51.100.1", "203.0.113.2", "10.1.1.1", "10.2.1.1", "", gcm, 1}
+	tun6 := tunnel{"", "198.51.100.1", "203.0.113.2", "fd00:a::1", "fd00:b::1", "", gcm, 2}
+	tr := transport{"", 0, own4A, "203.0.113.2", "", gcm, ""}
+	for _, c := range []struct {
+		name   string
+		a, b   string // addresses that talk
+		script func(end string) string
+		warns  bool
+	}{
+		{"tunnel", tun.innerA, tun.innerB, func(end string) string { return script(end, tun, tun6) }, true},
+		{"no IPv6 to that peer", tun.innerA, tun.innerB, func(end string) string {
+			return script(end, tun) + "spdadd fd00:c::/64 fd00:d::/64 any -P out discard;\n"
+		}, false},
+		{"transport", tr.a, tr.b, func(end string) string {
+			return tr.script(end) + "spdadd fd00:c::/64 fd00:d::/64 any -P out discard;\n"
+		}, false},
+	} {
+		for _, end := range []string{"A", "B"} {
+			t.Run(c.name+" from "+end, func(t *testing.T) {
+				t.Parallel()
+				a, b := newRouted(t, 1300)
+				for _, h := range []*host{a, b} {
+					args := append(addrs(h.name, tun, tun6), "-f", h.file("setkey.conf", c.script(h.name)))
+					if h.name != end {
+						args = append(args, "--mtu", "1280")
+					}
+					h.start(args...)
+				}
+				sender := a
+				if end == "A" {
+					transfer(t, a, b, c.a, c.b, 4<<20, nil)
+				} else {
+					transfer(t, b, a, c.b, c.a, 4<<20, nil)
+					sender = b
+				}
+				if out, _ := sender.run("ip", "-o", "link", "show", "tun0"); !strings.Contains(out, "mtu 1280") {
+					t.Errorf("the TUN is %s", out)
+				}
+				warned := strings.Contains(sender.log.String(), "does not fit sealed into the path to a peer")
+				if warned != c.warns {
+					t.Errorf("warned: %v, want %v; log:\n%s", warned, c.warns, sender.log)
+				}
+			})
+		}
+	}
+}
+
 // isTooBig tells whether a frame is the router's "fragmentation needed" or "packet
 // too big".
 func isTooBig(frame []byte) bool {
@@ -77,14 +129,14 @@ func isTooBig(frame []byte) bool {
 }
 
 // newRouted makes hosts A, 198.51.100.1 and fd00:1::1, and B, 203.0.113.2 and
-// fd00:2::2, with a router between them and an MTU of 1400 behind it.
-func newRouted(t *testing.T) (a, b *host) {
+// fd00:2::2, with a router between them and an MTU behind it.
+func newRouted(t *testing.T, mtu int) (a, b *host) {
 	t.Helper()
 	netns.Need(t)
 	a, b = newHost(t, "A"), newHost(t, "B")
 	r := newHost(t, "R")
 	lay(t, a, r, wireName, "left", []string{"198.51.100.1/24", "fd00:1::1/64"}, []string{"198.51.100.254/24", "fd00:1::fe/64"}, 1500)
-	lay(t, r, b, "right", wireName, []string{"203.0.113.254/24", "fd00:2::fe/64"}, []string{"203.0.113.2/24", "fd00:2::2/64"}, 1400)
+	lay(t, r, b, "right", wireName, []string{"203.0.113.254/24", "fd00:2::fe/64"}, []string{"203.0.113.2/24", "fd00:2::2/64"}, mtu)
 	r.must("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
 	a.must("ip", "route", "add", "default", "via", "198.51.100.254")
 	a.must("ip", "-6", "route", "add", "default", "via", "fd00:1::fe")

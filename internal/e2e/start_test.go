@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,6 +33,9 @@ func TestStartErrors(t *testing.T) {
 		{"bad file", []string{ipsecd, "run", "--run-dir", runDir + "2", "-f", bad}, bad + ":2:"},
 		{"file that contradicts itself", []string{ipsecd, "run", "--run-dir", runDir + "2", "-f", clash}, clash + ":2:1"},
 		{"MTU", []string{ipsecd, "run", "--mtu", "10"}, "--mtu 10: it is from"},
+		{"MTU that is no number", []string{ipsecd, "run", "--mtu", "big"}, "ipsecd: --mtu big: it is from 576 to 65535"},
+		{"port", []string{ipsecd, "run", "--natt", "70000"}, "ipsecd: --natt 70000: it is a port from 0 to 65535"},
+		{"mark", []string{ipsecd, "run", "--mark=-1"}, "ipsecd: --mark -1: it is a number from 1 to 4294967295"},
 		{"address", []string{ipsecd, "run", "--addr", "10.0.0.300/8"}, "--addr 10.0.0.300/8"},
 		{"address of no host", []string{ipsecd, "run", "--addr", "224.0.0.1/24"}, "--addr 224.0.0.1/24: no host has that address"},
 		{"routes", []string{ipsecd, "run", "--routes", "perhaps"}, "--routes perhaps: it is auto or off"},
@@ -91,6 +95,36 @@ func TestCleanEnd(t *testing.T) {
 				t.Error("the socket is still there")
 			}
 		})
+	}
+}
+
+// What is on its way when ipsecd is told to end is no trouble to report.
+func TestCleanEndUnderLoad(t *testing.T) {
+	a, b := newPair(t)
+	tun := tunnels[0]
+	startTunnels(a, b, tun)
+	server := packetConn(t, a, net.JoinHostPort(tun.innerA, "9"))
+	defer server.Close()
+	client := packetConn(t, b, net.JoinHostPort(tun.innerB, "0"))
+	defer client.Close()
+	done, sent := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(sent)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				client.WriteTo(make([]byte, 100), server.LocalAddr())
+			}
+		}
+	}()
+	defer func() { close(done); <-sent }()
+	if _, _, err := server.ReadFrom(make([]byte, 200)); err != nil {
+		t.Fatal(err)
+	}
+	if code := a.stop(); code != 0 || strings.Contains(a.log.String(), "not-delivered") {
+		t.Errorf("exit %d; log:\n%s", code, a.log)
 	}
 }
 

@@ -160,6 +160,25 @@ func TestIKEKeepsItsRoute(t *testing.T) {
 	}
 }
 
+// Who asks port 500 from a port of his own is sealed, and the answer, which comes
+// from there, is in clear.
+func TestAskIKEPort(t *testing.T) {
+	for _, tr := range []transport{
+		{"IPv4", 1, own4A, own4B, "", gcm, ""}, {"IPv6", 1, own6A, own6B, "", gcm, ""},
+	} {
+		t.Run(tr.name, func(t *testing.T) {
+			t.Parallel()
+			a, b := newPair(t)
+			a.setRPFilters(tr.rpFilter)
+			b.setRPFilters(tr.rpFilter)
+			startTransport(a, b, tr)
+			if !askPort(t, a, b, tr.a, tr.b, "500", patience) || !askPort(t, b, a, tr.b, tr.a, "500", patience) {
+				t.Errorf("no answer; logs:\n%s\n%s", a.log, b.log)
+			}
+		})
+	}
+}
+
 // isIKE tells whether a frame is a datagram from port 500 to 500, in either family.
 func isIKE(frame []byte) bool {
 	const eth, ports = 14, 500<<16 | 500

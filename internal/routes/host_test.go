@@ -194,7 +194,7 @@ func (h *host) way(dst string, mark uint32) (way string) {
 
 func (h *host) apply(m *Manager, protect []Route, exempt ...string) {
 	h.Helper()
-	if err := m.Apply(protect, prefixes(exempt...)); err != nil {
+	if err := m.Apply(protect, prefixes(exempt...), 0); err != nil {
 		h.Fatal(err)
 	}
 }

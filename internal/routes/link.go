@@ -11,11 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// bareAddr is what a TUN without an IPv4 address of its own gets. The kernel takes
+// loose reverse-path filtering (RFC 3704) for strict on a link that has none. This
+// one is of the loopback network, which is local anyhow, so that it leads nothing
+// elsewhere, and of host scope, so that it never becomes the source of a packet.
+var bareAddr = netip.MustParsePrefix("127.105.112.1/32")
+
 // SetupLink gives the TUN its MTU and addresses and sets it up. The link gets
-// no IPv6 link-local address of its own accord, loose reverse-path filtering,
-// and no route for the networks of its addresses: policies say what goes to the
-// TUN, and what they let pass would come back by such a route. gsoMaxSize
-// (octets) and gsoMaxSegs bound the packets that the kernel hands over
+// no IPv6 link-local address of its own accord, as little reverse-path filtering as
+// Unfilter can do, and no route for the networks of its addresses: policies say what
+// goes to the TUN, and what they let pass would come back by such a route. Where
+// addrs has none of IPv4 it gets one of host scope, of which nobody takes notice.
+// gsoMaxSize (octets) and gsoMaxSegs bound the packets that the kernel hands over
 // unsegmented; 0 leaves the kernel's limit, and so does a kernel that cannot set
 // them. With ErrStrict all is done but the filtering. It may be called again.
 func SetupLink(name string, mtu int, addrs []netip.Prefix, gsoMaxSize, gsoMaxSegs int) error {
@@ -35,7 +42,7 @@ func SetupLink(name string, mtu int, addrs []netip.Prefix, gsoMaxSize, gsoMaxSeg
 	if err := noLinkLocal(link); err != nil {
 		return fmt.Errorf("link %s: IPv6 address generation: %w", name, err)
 	}
-	for _, p := range addrs {
+	for _, p := range withIPv4(addrs) {
 		if err := addAddr(link, p); err != nil {
 			return fmt.Errorf("link %s: address %s: %w", name, p, err)
 		}
@@ -43,10 +50,15 @@ func SetupLink(name string, mtu int, addrs []netip.Prefix, gsoMaxSize, gsoMaxSeg
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("link %s: set up: %w", name, err)
 	}
-	if err := loosenRPFilter(name); err != nil {
-		return fmt.Errorf("link %s: %w", name, err)
+	return Unfilter(name)
+}
+
+// withIPv4 adds bareAddr where there is no address of IPv4.
+func withIPv4(addrs []netip.Prefix) []netip.Prefix {
+	if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+		return addrs
 	}
-	return nil
+	return append(slices.Clip(addrs), bareAddr)
 }
 
 // minMTUIPv6 is the least that IPv6 runs on (RFC 8200, section 5).
@@ -105,12 +117,9 @@ func noLinkLocal(link netlink.Link) error {
 	return err
 }
 
-// KeepAddrs adds those of addrs that the TUN has lost, as it loses IPv6 ones when
-// it is set down. A TUN that is down, or gone, is left alone.
+// KeepAddrs adds those of SetupLink's addresses that the TUN has lost, as it loses
+// IPv6 ones when it is set down. A TUN that is down, or gone, is left alone.
 func KeepAddrs(name string, addrs []netip.Prefix) error {
-	if len(addrs) == 0 {
-		return nil
-	}
 	link, err := netlink.LinkByName(name)
 	if err != nil || link.Attrs().Flags&net.FlagUp == 0 {
 		return nil
@@ -119,7 +128,7 @@ func KeepAddrs(name string, addrs []netip.Prefix) error {
 	if err != nil {
 		return fmt.Errorf("link %s: addresses: %w", name, err)
 	}
-	for _, p := range addrs {
+	for _, p := range withIPv4(addrs) {
 		if slices.ContainsFunc(have, func(a netlink.Addr) bool { return a.IPNet.String() == p.String() }) {
 			continue
 		}
@@ -139,6 +148,9 @@ func addAddr(link netlink.Link, p netip.Prefix) error {
 	}, Flags: unix.IFA_F_NOPREFIXROUTE}
 	if p.Addr().Is6() {
 		addr.Flags |= unix.IFA_F_NODAD
+	}
+	if p.Addr().IsLoopback() {
+		addr.Scope = unix.RT_SCOPE_HOST
 	}
 	err := netlink.AddrReplace(link, addr)
 	if errors.Is(err, unix.EACCES) && p.Addr().Is6() {

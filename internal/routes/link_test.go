@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -54,7 +55,55 @@ func TestSetupLink(t *testing.T) {
 		}
 		return nil
 	})
-	h.wantRPFilter("ipsec0", rpLoose)
+	h.wantRPFilter("ipsec0", 0)
+}
+
+// A TUN without an IPv4 address of its own gets one that nobody sees: it is no
+// source, leads nowhere, and comes back when it is lost.
+func TestBareAddr(t *testing.T) {
+	h := newWiredHost(t)
+	for _, addrs := range [][]netip.Prefix{nil, prefixes("fd00::1/64")} {
+		h.do(func() error { return SetupLink("ipsec0", 1400, addrs, 0, 0) })
+		h.setLink("ipsec0", func(link netlink.Link) error {
+			addr := &netlink.Addr{IPNet: netlink.NewIPNet(bareAddr.Addr().AsSlice())}
+			if err := netlink.AddrDel(link, addr); err != nil {
+				return err
+			}
+			return KeepAddrs("ipsec0", addrs)
+		})
+	}
+	m := h.start(Config{Link: "ipsec0"})
+	h.apply(m, []Route{protected("0.0.0.0/0", "10.2.0.0/16")})
+	h.do(func() error {
+		local, err := m.localAddrs()
+		if err != nil {
+			return err
+		}
+		if slices.Contains(local, bareAddr.Addr()) {
+			t.Errorf("it is among the sources: %v", local)
+		}
+		tun, err := netlink.LinkByName("ipsec0")
+		if err != nil {
+			return err
+		}
+		for _, dst := range []net.IP{{10, 2, 0, 1}, {10, 3, 0, 1}, {127, 0, 0, 1}} {
+			for _, oif := range []string{"", "ipsec0"} {
+				got, err := netlink.RouteGetWithOptions(dst, &netlink.RouteGetOptions{Oif: oif})
+				if err != nil {
+					return err
+				}
+				if src, _ := netip.AddrFromSlice(got[0].Src); src.Unmap() == bareAddr.Addr() {
+					t.Errorf("it is the source of packets to %v by %q", dst, oif)
+				}
+			}
+		}
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{LinkIndex: tun.Attrs().Index, Table: unix.RT_TABLE_MAIN},
+			netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+		if err != nil || len(routes) > 0 {
+			t.Errorf("routes into the TUN %v, error %v", routes, err)
+		}
+		return nil
+	})
 }
 
 func TestSetupLinkErrors(t *testing.T) {
@@ -139,11 +188,18 @@ func TestMTU(t *testing.T) {
 	}
 	for _, tt := range tests {
 		h.do(func() error {
-			got, err := PathMTU(netip.MustParseAddr(tt.dst), tt.mark)
+			got, err := PathMTU(netip.MustParseAddr(tt.dst), tt.mark, "")
 			if got != tt.want {
 				t.Errorf("to %s with mark %#x: %d, want %d", tt.dst, tt.mark, got, tt.want)
 			}
-			return err
+			if err != nil {
+				return err
+			}
+			_, err = PathMTU(netip.MustParseAddr(tt.dst), tt.mark, "ipsec0")
+			if own := tt.mark == 0; errors.Is(err, ErrOwnTUN) != own || !own && err != nil {
+				t.Errorf("to %s with mark %#x: error %v", tt.dst, tt.mark, err)
+			}
+			return nil
 		})
 	}
 }
@@ -151,7 +207,7 @@ func TestMTU(t *testing.T) {
 func TestPathMTUWithoutRoute(t *testing.T) {
 	h := newHost(t, "host")
 	h.do(func() error {
-		if _, err := PathMTU(netip.MustParseAddr("198.51.100.1"), 0); err == nil || !strings.Contains(err.Error(), "198.51.100.1") {
+		if _, err := PathMTU(netip.MustParseAddr("198.51.100.1"), 0, ""); err == nil || !strings.Contains(err.Error(), "198.51.100.1") {
 			return fmt.Errorf("no route: %v", err)
 		}
 		return nil

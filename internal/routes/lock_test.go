@@ -118,7 +118,7 @@ func TestHolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Apply([]Route{protected("10.1.0.0/16", "10.2.0.0/16")}, nil); err != nil {
+	if err := m.Apply([]Route{protected("10.1.0.0/16", "10.2.0.0/16")}, nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	os.Stdout.WriteString("+")

@@ -56,7 +56,7 @@ func (m *Manager) loosenLink(index int, name string) error {
 	if err != nil || own == rpLoose {
 		return err
 	}
-	strict, err := m.filters.strict(own)
+	strict, all, err := m.filters.strict(own)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (m *Manager) loosenLink(index int, name string) error {
 		return nil
 	}
 	m.cfg.Log.Info("strict reverse-path filtering would leave ARP requests of protected neighbours unanswered; "+
-		"made it loose, until protection ends", "link", name, "sysctl", sysctlName(name), "was", own)
+		"made it loose, until protection ends", "link", name, "sysctl", sysctlName(name), "was", own, "all", all)
 	return nil
 }
 

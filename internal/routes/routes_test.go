@@ -73,7 +73,7 @@ func TestRules(t *testing.T) {
 	if after := h.rules(); len(after) != len(before) {
 		t.Errorf("rules after Close: %v", after)
 	}
-	if err := m.Apply(nil, nil); !errors.Is(err, ErrClosed) {
+	if err := m.Apply(nil, nil, 0); !errors.Is(err, ErrClosed) {
 		t.Errorf("Apply after Close: %v", err)
 	}
 }

@@ -15,9 +15,9 @@ const (
 	rpLoose  = 2
 )
 
-// ErrStrict is SetupLink's answer where the TUN filters strictly by reverse path
-// and /proc/sys cannot be written: it drops what comes out of an SA from an
-// address that is not routed into it.
+// ErrStrict is the answer of Unfilter and SetupLink where the TUN filters strictly by
+// reverse path and /proc/sys cannot be written: it drops what comes out of an SA from
+// an address that is not routed into it.
 var ErrStrict = errors.New("strict reverse-path filtering cannot be changed from here")
 
 const confDir = "/proc/sys/net/ipv4/conf"
@@ -50,10 +50,10 @@ func (f rpFilters) own(link string) (int, error) {
 	return n, nil
 }
 
-// strict tells whether a link's own value lets it filter strictly.
-func (f rpFilters) strict(own int) (bool, error) {
-	all, err := f.own("all")
-	return max(own, all) == rpStrict, err
+// strict tells whether a link's own value lets it filter strictly, and that of "all".
+func (f rpFilters) strict(own int) (strict bool, all int, err error) {
+	all, err = f.own("all")
+	return max(own, all) == rpStrict, all, err
 }
 
 // set changes a link's own value.
@@ -92,7 +92,7 @@ func CheckRPFilter() ([]string, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the link went meanwhile
 		}
-		strict, allErr := filters.strict(own)
+		strict, _, allErr := filters.strict(own)
 		if err := errors.Join(err, allErr); err != nil {
 			return nil, err
 		}
@@ -103,24 +103,40 @@ func CheckRPFilter() ([]string, error) {
 	return links, nil
 }
 
-// loosenRPFilter makes a link take packets from any source that has a route at
-// all, whatever "all" says later. Where /proc/sys cannot be written it is enough
-// that the link is not strict now.
-func loosenRPFilter(name string) error {
+// Unfilter keeps a link from dropping packets for their source as far as a link's
+// own setting can: it filters nothing, but loosely where "all" would make it strict,
+// so call it again when "all" changes. Where "all" is set it still drops what comes
+// from a source to which the host has no route. An error is ErrStrict when the link
+// filters strictly and /proc/sys cannot be written. A link that is gone is left alone.
+func Unfilter(name string) error {
 	filters, err := openRPFilters()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	defer filters.close()
-	if err = filters.set(name, rpLoose); err == nil {
+	own, err := filters.own(name)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if own, readErr := filters.own(name); readErr == nil {
-		if strict, readErr := filters.strict(own); readErr == nil && !strict {
-			return nil
-		}
+	all, allErr := filters.own("all")
+	if err := errors.Join(err, allErr); err != nil {
+		return err
 	}
-	return fmt.Errorf("%w: %w; run: sysctl -w %s=2", ErrStrict, err, sysctlName(name))
+	want := 0
+	if all == rpStrict {
+		want = rpLoose
+	}
+	if own == want {
+		return nil
+	}
+	err = filters.set(name, want)
+	if err == nil || max(own, all) != rpStrict {
+		return nil
+	}
+	return fmt.Errorf("link %s: %w: %w; run: sysctl -w %s=2", name, ErrStrict, err, sysctlName(name))
 }
 
 // sysctlName is rp_filter of a link as sysctl(8) has it.

@@ -34,6 +34,7 @@ type place struct {
 type target struct {
 	kind int        // RTN_UNICAST: to the TUN; RTN_THROW: on to the next rule; RTN_UNREACHABLE
 	src  netip.Addr // source of what this host originates, invalid: the kernel chooses
+	mtu  int        // octets, 0: the link's
 }
 
 // linkScoped are the destinations that stay on the link they are sent on, and
@@ -59,6 +60,10 @@ var linkScoped = []netip.Prefix{
 // several policies with one Dst the first that has such an address decides.
 // Call Apply again when addresses come or go.
 //
+// IPv4 packets into the TUN have at most mtu4 octets, or what the link takes where
+// that is 0. So they fit a path that is too small for IPv6, which keeps the link's
+// MTU up; IPv6 knows no MTU below that.
+//
 // A link on which there are neighbours that a route to the TUN leads away, and that
 // filters strictly by reverse path, is made to filter loosely, or it would not
 // answer their ARP requests; where that is not to be, one line in the log says
@@ -69,7 +74,7 @@ var linkScoped = []netip.Prefix{
 // are made before old ones go. Routes that cannot be made do not keep Apply from
 // the rest; the error tells the first and how many they are. A TUN that goes down
 // loses its routes, and gets none until it is up.
-func (m *Manager) Apply(protect []Route, exempt []netip.Prefix) error {
+func (m *Manager) Apply(protect []Route, exempt []netip.Prefix, mtu4 int) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.kernel == nil {
@@ -84,7 +89,7 @@ func (m *Manager) Apply(protect []Route, exempt []netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	want := m.plan(protect, exempt, local)
+	want := m.plan(protect, exempt, mtu4, local)
 	neighbours, loosened := m.loosen(want)
 	changed := m.change(have, want)
 	if neighbours != nil {
@@ -94,7 +99,7 @@ func (m *Manager) Apply(protect []Route, exempt []netip.Prefix) error {
 }
 
 // plan lays the table out.
-func (m *Manager) plan(protect []Route, exempt []netip.Prefix, local localAddrs) map[place]target {
+func (m *Manager) plan(protect []Route, exempt []netip.Prefix, mtu4 int, local localAddrs) map[place]target {
 	want := make(map[place]target, len(protect))
 	for _, r := range protect {
 		if !m.routable(r.Dst) {
@@ -103,7 +108,7 @@ func (m *Manager) plan(protect []Route, exempt []netip.Prefix, local localAddrs)
 		}
 		at := place{r.Dst, metric}
 		if t, ok := want[at]; !ok || !t.src.IsValid() {
-			want[at] = target{unix.RTN_UNICAST, local.in(r.Src)}
+			want[at] = target{unix.RTN_UNICAST, local.in(r.Src), mtuFor(r.Dst, mtu4)}
 		}
 		if m.cfg.Guard {
 			want[place{r.Dst, guardMetric}] = target{kind: unix.RTN_UNREACHABLE}
@@ -122,6 +127,14 @@ func (m *Manager) plan(protect []Route, exempt []netip.Prefix, local localAddrs)
 		}
 	}
 	return want
+}
+
+// mtuFor is the MTU of a route to dst, 0: the link's.
+func mtuFor(dst netip.Prefix, mtu4 int) int {
+	if dst.Addr().Is4() {
+		return mtu4
+	}
+	return 0
 }
 
 func throw(want map[place]target, dst netip.Prefix) {
@@ -178,7 +191,7 @@ func (m *Manager) change(have, want map[place]target) error {
 
 func (m *Manager) route(at place, t target) *netlink.Route {
 	r := &netlink.Route{
-		Table: table, Protocol: protocol, Priority: at.metric, Type: t.kind,
+		Table: table, Protocol: protocol, Priority: at.metric, Type: t.kind, MTU: t.mtu,
 		Dst: &net.IPNet{IP: at.dst.Addr().AsSlice(), Mask: net.CIDRMask(at.dst.Bits(), at.dst.Addr().BitLen())},
 	}
 	if t.kind == unix.RTN_UNICAST {
@@ -276,7 +289,7 @@ func prefixOfNet(n *net.IPNet) netip.Prefix {
 
 func targetOf(r *netlink.Route) target {
 	src, _ := netip.AddrFromSlice(r.Src)
-	return target{r.Type, src.Unmap()}
+	return target{r.Type, src.Unmap(), r.MTU}
 }
 
 func familyOf(p netip.Prefix) int {

@@ -60,6 +60,38 @@ func TestApply(t *testing.T) {
 	h.wantWay("10.2.0.9", 0, "wire 192.0.2.1 via 192.0.2.254")
 }
 
+// IPv4 alone gets an MTU of its own, which goes again.
+func TestApplyMTU(t *testing.T) {
+	h := newWiredHost(t)
+	m := h.start(Config{Link: "ipsec0", Guard: true})
+	protect := []Route{protected("192.0.2.1/32", "10.2.0.0/16"), protected("2001:db8::1/128", "fd00:2::/64")}
+	for _, mtu4 := range []int{1246, 1100, 0} {
+		if err := m.Apply(protect, prefixes("10.2.9.0/24"), mtu4); err != nil {
+			t.Fatal(err)
+		}
+		h.wantTable("10.2.0.0/16 dev ipsec0 src 192.0.2.1", "unreachable 10.2.0.0/16", "throw 10.2.9.0/24",
+			"fd00:2::/64 dev ipsec0 src 2001:db8::1", "unreachable fd00:2::/64")
+		want := map[string]int{"10.2.0.1": 1400, "fd00:2::1": 1400}
+		if mtu4 != 0 {
+			want["10.2.0.1"] = mtu4
+		}
+		h.do(func() error {
+			for dst, mtu := range want {
+				got, err := PathMTU(netip.MustParseAddr(dst), 0, "")
+				if err != nil || got != mtu {
+					t.Errorf("to %s: %d, %v, want %d", dst, got, err, mtu)
+				}
+			}
+			return nil
+		})
+	}
+	if err := m.Apply(protect, nil, 1246); err != nil {
+		t.Fatal(err)
+	}
+	h.apply(m, nil)
+	h.wantTable()
+}
+
 // What stays is left alone, and what somebody removed comes back.
 func TestApplyRepairs(t *testing.T) {
 	h := newWiredHost(t)
@@ -114,7 +146,7 @@ func TestTUNDownAndUp(t *testing.T) {
 	h.setLink("ipsec0", netlink.LinkSetDown)
 	h.wantTable(guards...)
 	h.wantWay("10.2.0.9", 0, unix.EHOSTUNREACH.Error())
-	if err := m.Apply(protect, nil); !errors.Is(err, unix.ENETDOWN) {
+	if err := m.Apply(protect, nil, 0); !errors.Is(err, unix.ENETDOWN) {
 		t.Errorf("Apply while the link is down: %v", err)
 	}
 	h.wantTable(guards...)
@@ -166,7 +198,7 @@ func TestRouteErrors(t *testing.T) {
 	h := newWiredHost(t)
 	m := h.start(Config{Link: "ipsec0"})
 	h.setLink("ipsec0", netlink.LinkSetDown)
-	err := m.Apply([]Route{protected("10.1.0.0/16", "10.2.0.0/16"), protected("10.1.0.0/16", "10.3.0.0/16")}, nil)
+	err := m.Apply([]Route{protected("10.1.0.0/16", "10.2.0.0/16"), protected("10.1.0.0/16", "10.3.0.0/16")}, nil, 0)
 	if !errors.Is(err, unix.ENETDOWN) || !strings.Contains(err.Error(), "(and 1 more)") {
 		t.Errorf("got %v, want two failures for a link that is down", err)
 	}
@@ -181,9 +213,9 @@ func TestPlan(t *testing.T) {
 		protected("10.1.0.2/32", "10.2.0.0/16"),
 		protected("fd00::/8", "fd00::/8"), // a family the kernel has not
 		protected("10.3.0.0/16", "224.0.0.0/3"),
-	}, prefixes("fd00::/8", "10.2.0.0/16", "10.2.0.0/24"), local)
+	}, prefixes("fd00::/8", "10.2.0.0/16", "10.2.0.0/24"), 0, local)
 	want := map[place]target{
-		{netip.MustParsePrefix("10.2.0.0/16"), metric}:        {unix.RTN_UNICAST, local[1]},
+		{netip.MustParsePrefix("10.2.0.0/16"), metric}:        {kind: unix.RTN_UNICAST, src: local[1]},
 		{netip.MustParsePrefix("10.2.0.0/16"), guardMetric}:   {kind: unix.RTN_UNREACHABLE},
 		{netip.MustParsePrefix("224.0.0.0/3"), metric}:        {kind: unix.RTN_UNICAST},
 		{netip.MustParsePrefix("224.0.0.0/3"), guardMetric}:   {kind: unix.RTN_UNREACHABLE},

@@ -49,7 +49,8 @@ type ring struct {
 	heir  *Window
 }
 
-// between stands in a Window that another is about to succeed.
+// between stands in a Window that another is about to succeed, or that was
+// released.
 var between = new(ring)
 
 // New returns a window of size packets.
@@ -97,6 +98,10 @@ func (w *Window) Succeed(old *Window) {
 	w.Resume(max(old.Top(), w.Top()))
 	old.ring.Store(&ring{heir: w})
 }
+
+// Release lets go of the bitmap, and of the heir, of a Window that nobody uses any
+// more. It accepts nothing from then on.
+func (w *Window) Release() { w.ring.Store(between) }
 
 // made returns the ring, new when there is none; nil if a window of size 0 has
 // none.
