@@ -226,7 +226,8 @@ func TestUpdateUnderTraffic(t *testing.T) {
 					return
 				}
 				next = max(next, in.Window.Top()-min(in.Window.Top(), 3))
-				if seq := in.Sequence(uint32(next)); seq != next {
+				// The others may have left it behind meanwhile.
+				if seq := in.Sequence(uint32(next)); seq != next && in.Window.Top() < next+uint64(in.Window.Size()) {
 					t.Errorf("%#x is taken for %#x", next, seq)
 					return
 				}
