@@ -6,9 +6,9 @@
 // 2.2.1 and appendix A2.2), the IVs of its key (RFC 4106 section 9), its replay
 // window (3.4.3), counters and drops, the ports it is encapsulated with (RFC 3948),
 // and the octets of its keys, which NewSA copies and Reap zeroes once no
-// worker can use them. Of an SA that is gone it remembers the last number sent, for
-// the same one to come back (65536 SAs at least, the newest). Replace is that going
-// and coming at once; Update changes an SA that stays where it is, with its numbers
+// worker can use them. Of an SA that is gone it remembers the last number sent, and
+// with ESN the last one received, for the same one to come back (65536 SAs at
+// least, the newest). Replace is that going and coming at once; Update changes an SA that stays where it is, with its numbers
 // and its window as long as its keys stay.
 //
 // Lookup, Outbound and Generation, the methods of SA and Reader's Enter and Leave

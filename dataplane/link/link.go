@@ -3,10 +3,10 @@
 // sockets on the wire's. Links move whole IP packets, outer header included,
 // in both families, and know nothing of SAs.
 //
-// A link's Read belongs to one goroutine, and so does each Writer; different
-// goroutines may hold one each. After Close, which may be called from anywhere,
-// Read and Write return an error that is os.ErrClosed. Nothing is allocated
-// per packet.
+// A link owns its descriptor and the buffers that it reads into. Its Read belongs
+// to one goroutine, and so does each Writer; different goroutines may hold one
+// each. After Close, which may be called from anywhere, Read and Write return an
+// error that is os.ErrClosed. Nothing is allocated per packet.
 //
 // RFC 3948 (UDP encapsulation), RFC 3542 (IPv6 ancillary data),
 // linux/virtio_net.h (the header in front of a TUN packet).
