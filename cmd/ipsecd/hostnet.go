@@ -239,7 +239,7 @@ func (h *hostNetwork) keepUp(ctx context.Context, policies *spd.DB, sas *sad.DB)
 
 // keepLink keeps the TUN's addresses and its filter what they should be.
 func (h *hostNetwork) keepLink() error {
-	return errors.Join(routes.KeepAddrs(h.tun, h.o.addrs), h.unfilter())
+	return errors.Join(h.unfilter(), routes.KeepAddrs(h.tun, h.o.addrs))
 }
 
 // repair is the part of follow that is cheap, whatever is loaded. What goes wrong is

@@ -11,17 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bareAddr is what a TUN without an IPv4 address of its own gets. The kernel takes
-// loose reverse-path filtering (RFC 3704) for strict on a link that has none. This
-// one is of the loopback network, which is local anyhow, so that it leads nothing
-// elsewhere, and of host scope, so that it never becomes the source of a packet.
+// bareAddr is what a TUN without an IPv4 address of its own gets where reverse-path
+// filtering cannot be switched off. The kernel takes loose (RFC 3704) for strict on
+// a link that has none. This one is of the loopback network, which is local anyhow,
+// so that it leads nothing elsewhere, and of host scope, so that it does not become
+// the source of a packet, unless route_localnet is on.
 var bareAddr = netip.MustParsePrefix("127.105.112.1/32")
 
 // SetupLink gives the TUN its MTU and addresses and sets it up. The link gets
 // no IPv6 link-local address of its own accord, as little reverse-path filtering as
 // Unfilter can do, and no route for the networks of its addresses: policies say what
 // goes to the TUN, and what they let pass would come back by such a route. Where
-// addrs has none of IPv4 it gets one of host scope, of which nobody takes notice.
+// addrs has none of IPv4 and the link filters all the same it gets bareAddr.
 // gsoMaxSize (octets) and gsoMaxSegs bound the packets that the kernel hands over
 // unsegmented; 0 leaves the kernel's limit, and so does a kernel that cannot set
 // them. With ErrStrict all is done but the filtering. It may be called again.
@@ -42,7 +43,8 @@ func SetupLink(name string, mtu int, addrs []netip.Prefix, gsoMaxSize, gsoMaxSeg
 	if err := noLinkLocal(link); err != nil {
 		return fmt.Errorf("link %s: IPv6 address generation: %w", name, err)
 	}
-	for _, p := range withIPv4(addrs) {
+	strict := Unfilter(name)
+	for _, p := range wantedAddrs(name, addrs) {
 		if err := addAddr(link, p); err != nil {
 			return fmt.Errorf("link %s: address %s: %w", name, p, err)
 		}
@@ -50,12 +52,12 @@ func SetupLink(name string, mtu int, addrs []netip.Prefix, gsoMaxSize, gsoMaxSeg
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("link %s: set up: %w", name, err)
 	}
-	return Unfilter(name)
+	return strict
 }
 
-// withIPv4 adds bareAddr where there is no address of IPv4.
-func withIPv4(addrs []netip.Prefix) []netip.Prefix {
-	if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+// wantedAddrs adds bareAddr where it is needed.
+func wantedAddrs(name string, addrs []netip.Prefix) []netip.Prefix {
+	if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is4() }) || !filters(name) {
 		return addrs
 	}
 	return append(slices.Clip(addrs), bareAddr)
@@ -128,7 +130,7 @@ func KeepAddrs(name string, addrs []netip.Prefix) error {
 	if err != nil {
 		return fmt.Errorf("link %s: addresses: %w", name, err)
 	}
-	for _, p := range withIPv4(addrs) {
+	for _, p := range wantedAddrs(name, addrs) {
 		if slices.ContainsFunc(have, func(a netlink.Addr) bool { return a.IPNet.String() == p.String() }) {
 			continue
 		}

@@ -58,10 +58,25 @@ func TestSetupLink(t *testing.T) {
 	h.wantRPFilter("ipsec0", 0)
 }
 
-// A TUN without an IPv4 address of its own gets one that nobody sees: it is no
+// A TUN without an IPv4 address of its own gets none where nothing is filtered.
+func TestNoBareAddr(t *testing.T) {
+	h := newWiredHost(t)
+	h.do(func() error { return SetupLink("ipsec0", 1400, nil, 0, 0) })
+	h.do(func() error { return KeepAddrs("ipsec0", nil) })
+	h.setLink("ipsec0", func(link netlink.Link) error {
+		addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+		if len(addrs) > 0 {
+			t.Errorf("addresses %v", addrs)
+		}
+		return err
+	})
+}
+
+// Where filtering cannot be switched off it gets one that nobody sees: it is no
 // source, leads nowhere, and comes back when it is lost.
 func TestBareAddr(t *testing.T) {
 	h := newWiredHost(t)
+	h.setRPFilter("all", rpLoose)
 	for _, addrs := range [][]netip.Prefix{nil, prefixes("fd00::1/64")} {
 		h.do(func() error { return SetupLink("ipsec0", 1400, addrs, 0, 0) })
 		h.setLink("ipsec0", func(link netlink.Link) error {

@@ -64,11 +64,19 @@ func (m *Manager) loosenLink(index int, name string) error {
 		m.forget(index)
 		return nil
 	}
+	if err := m.filters.writable(name); err != nil {
+		m.warnStrict(index, name, err)
+		return nil
+	}
+	_, again := m.loose[index]
 	m.remember(index, strictLink{name, own})
 	if err := m.filters.set(name, rpLoose); err != nil {
 		m.forget(index)
 		m.warnStrict(index, name, err)
 		return nil
+	}
+	if again {
+		return nil // somebody set it back, perhaps again and again
 	}
 	m.cfg.Log.Info("strict reverse-path filtering would leave ARP requests of protected neighbours unanswered; "+
 		"made it loose, until protection ends", "link", name, "sysctl", sysctlName(name), "was", own, "all", all)
@@ -110,7 +118,7 @@ func (m *Manager) tightenLink(index int) error {
 	if err == nil && own == rpLoose {
 		err = m.filters.set(name, m.loose[index].was)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may have another name by now
 		return fmt.Errorf("link %s: reverse-path filtering: %w", name, err)
 	}
 	m.forget(index)
@@ -166,7 +174,9 @@ func (m *Manager) onLinkNetworks() (all []onLink, err error) {
 		}
 	}
 	for i := range addrs {
-		add(addrs[i].LinkIndex, prefixOfNet(addrs[i].IPNet))
+		if p := prefixOfNet(addrs[i].IPNet); !p.IsSingleIP() { // an address alone has no neighbours
+			add(addrs[i].LinkIndex, p)
+		}
 	}
 	for i := range routes {
 		if r := &routes[i]; r.Gw == nil && r.Via == nil && r.Type == unix.RTN_UNICAST {

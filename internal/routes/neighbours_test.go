@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -87,9 +88,13 @@ func TestWhichLinksAreLoosened(t *testing.T) {
 		{"a neighbour of those that are out", "192.0.2.254/32", []Route{protected("0.0.0.0/0", "192.0.2.9/32")}, []string{"192.0.2.0/24"}, 2},
 		{"a gateway without a network", "203.0.113.1/32", []Route{protected("0.0.0.0/0", "203.0.113.0/24")}, nil, 2},
 		{"IPv6", "192.0.2.254/32", []Route{protected("::/0", "::/0")}, nil, 1},
+		{"those around its own address", "192.0.2.254/32", []Route{protected("0.0.0.0/0", "198.18.0.0/24")}, nil, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			here, _ := newNeighbours(t)
+			here.setLink("wire", func(l netlink.Link) error {
+				return netlink.AddrAdd(l, &netlink.Addr{IPNet: netlink.NewIPNet(net.IP{198, 18, 0, 7})})
+			})
 			here.addRoute(unix.RT_TABLE_MAIN, c.gateway, "wire", "")
 			here.addRoute(unix.RT_TABLE_MAIN, "198.51.100.0/24", "wire", "192.0.2.254")
 			m := here.start(Config{Link: "ipsec0"})
@@ -124,6 +129,17 @@ func TestLoosenedFollows(t *testing.T) {
 	})
 	here.apply(m, neighbour)
 	here.wantRPFilter("other", 2)
+
+	for range 3 {
+		here.setRPFilter("wire", 1)
+		if err := m.Repair(); err != nil {
+			t.Error(err)
+		}
+		here.wantRPFilter("wire", 2)
+	}
+	if n := strings.Count(log.String(), "link=wire"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, log.String())
+	}
 
 	here.setRPFilter("wire", 1)
 	if err := m.Repair(); err != nil {

@@ -56,6 +56,15 @@ func (f rpFilters) strict(own int) (strict bool, all int, err error) {
 	return max(own, all) == rpStrict, all, err
 }
 
+// writable tells whether set would work.
+func (f rpFilters) writable(link string) error {
+	file, err := f.conf.OpenFile(link+"/rp_filter", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}
+
 // set changes a link's own value.
 func (f rpFilters) set(link string, value int) error {
 	file, err := f.conf.OpenFile(link+"/rp_filter", os.O_WRONLY, 0)
@@ -142,4 +151,16 @@ func Unfilter(name string) error {
 // sysctlName is rp_filter of a link as sysctl(8) has it.
 func sysctlName(link string) string {
 	return "net.ipv4.conf." + strings.ReplaceAll(link, ".", "/") + ".rp_filter"
+}
+
+// filters reports whether a link does any reverse-path filtering.
+func filters(name string) bool {
+	f, err := openRPFilters()
+	if err != nil {
+		return false
+	}
+	defer f.close()
+	own, ownErr := f.own(name)
+	all, allErr := f.own("all")
+	return ownErr == nil && allErr == nil && max(own, all) != 0
 }
