@@ -120,9 +120,9 @@ func TestTransport(t *testing.T) {
 	}
 }
 
-// IKE goes its way in clear while a policy protects all between the hosts; so it
-// can make the keys. What comes from another port is sealed.
-func TestIKEKeepsItsRoute(t *testing.T) {
+// onStrictHosts runs f for both families between two hosts with strict
+// reverse-path filtering and transport mode.
+func onStrictHosts(t *testing.T, f func(t *testing.T, a, b *host, tr transport)) {
 	for _, tr := range []transport{
 		{"IPv4", 1, own4A, own4B, "", gcm, ""}, {"IPv6", 1, own6A, own6B, "", gcm, ""},
 	} {
@@ -132,51 +132,50 @@ func TestIKEKeepsItsRoute(t *testing.T) {
 			a.setRPFilters(tr.rpFilter)
 			b.setRPFilters(tr.rpFilter)
 			startTransport(a, b, tr)
-			for _, c := range []struct {
-				port  string
-				clear bool
-			}{{"500", true}, {"501", false}} {
-				wire := listen(t, a)
-				if !askPorts(t, a, b, tr.a, tr.b, c.port, c.port, patience) || !askPorts(t, b, a, tr.b, tr.a, c.port, c.port, patience) {
-					t.Errorf("no answer on port %s; logs:\n%s\n%s", c.port, a.log, b.log)
-				}
-				sealed, ike := 0, 0
-				for _, f := range wire.stop() {
-					e, other := dissect(f)
-					switch {
-					case e != nil:
-						sealed++
-					case isIKE(f):
-						ike++
-					case other != "":
-						t.Errorf("in clear on the wire: %s", other)
-					}
-				}
-				if want := 4; c.clear && (ike != want || sealed != 0) || !c.clear && (ike != 0 || sealed != want) {
-					t.Errorf("port %s: %d datagrams of IKE and %d of ESP on the wire", c.port, ike, sealed)
-				}
-			}
+			f(t, a, b, tr)
 		})
 	}
+}
+
+// IKE goes its way in clear while a policy protects all between the hosts; so it
+// can make the keys. What comes from another port is sealed.
+func TestIKEKeepsItsRoute(t *testing.T) {
+	onStrictHosts(t, func(t *testing.T, a, b *host, tr transport) {
+		for _, c := range []struct {
+			port  string
+			clear bool
+		}{{"500", true}, {"501", false}} {
+			wire := listen(t, a)
+			if !askPorts(t, a, b, tr.a, tr.b, c.port, c.port, patience) || !askPorts(t, b, a, tr.b, tr.a, c.port, c.port, patience) {
+				t.Errorf("no answer on port %s; logs:\n%s\n%s", c.port, a.log, b.log)
+			}
+			sealed, ike := 0, 0
+			for _, f := range wire.stop() {
+				e, other := dissect(f)
+				switch {
+				case e != nil:
+					sealed++
+				case isIKE(f):
+					ike++
+				case other != "":
+					t.Errorf("in clear on the wire: %s", other)
+				}
+			}
+			if want := 4; c.clear && (ike != want || sealed != 0) || !c.clear && (ike != 0 || sealed != want) {
+				t.Errorf("port %s: %d datagrams of IKE and %d of ESP on the wire", c.port, ike, sealed)
+			}
+		}
+	})
 }
 
 // Who asks port 500 from a port of his own is sealed, and the answer, which comes
 // from there, is in clear.
 func TestAskIKEPort(t *testing.T) {
-	for _, tr := range []transport{
-		{"IPv4", 1, own4A, own4B, "", gcm, ""}, {"IPv6", 1, own6A, own6B, "", gcm, ""},
-	} {
-		t.Run(tr.name, func(t *testing.T) {
-			t.Parallel()
-			a, b := newPair(t)
-			a.setRPFilters(tr.rpFilter)
-			b.setRPFilters(tr.rpFilter)
-			startTransport(a, b, tr)
-			if !askPort(t, a, b, tr.a, tr.b, "500", patience) || !askPort(t, b, a, tr.b, tr.a, "500", patience) {
-				t.Errorf("no answer; logs:\n%s\n%s", a.log, b.log)
-			}
-		})
-	}
+	onStrictHosts(t, func(t *testing.T, a, b *host, tr transport) {
+		if !askPort(t, a, b, tr.a, tr.b, "500", patience) || !askPort(t, b, a, tr.b, tr.a, "500", patience) {
+			t.Errorf("no answer; logs:\n%s\n%s", a.log, b.log)
+		}
+	})
 }
 
 // isIKE tells whether a frame is a datagram from port 500 to 500, in either family.

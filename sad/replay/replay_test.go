@@ -109,26 +109,35 @@ func TestShuffled(t *testing.T) {
 	}
 }
 
+// number is one that arrives, and whether it is to be accepted.
+type number struct {
+	seq  uint64
+	want bool
+}
+
+// judge hands numbers to a window of size packets: Check and Accept agree on each.
+func judge(t *testing.T, size uint64, numbers []number) {
+	t.Helper()
+	w, err := New(uint32(size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range numbers {
+		if check, got := w.Check(c.seq), w.Accept(c.seq); got != c.want || check != c.want {
+			t.Errorf("size %d: %#x: Check %v Accept %v, want %v", size, c.seq, check, got, c.want)
+		}
+	}
+}
+
 // The end of the numbers: the last is accepted once, and those behind it in the
 // window.
 func TestLastNumber(t *testing.T) {
 	for _, n := range octets[1:] {
 		size := uint64(n) * 8
-		w, err := New(uint32(size))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, c := range []struct {
-			seq  uint64
-			want bool
-		}{
+		judge(t, size, []number{
 			{last - size, true}, {last - 1, true}, {last, true}, {last, false}, {last - 1, false},
 			{last - size + 1, true}, {last - size, false}, {last - size - 1, false}, {1, false}, {0, false},
-		} {
-			if check, got := w.Check(c.seq), w.Accept(c.seq); got != c.want || check != c.want {
-				t.Errorf("size %d: %#x: Check %v Accept %v, want %v", size, c.seq, check, got, c.want)
-			}
-		}
+		})
 	}
 }
 
@@ -164,14 +173,7 @@ func TestHugeSteps(t *testing.T) {
 func TestEdges(t *testing.T) {
 	for _, n := range octets[1:] {
 		size := uint64(n) * 8
-		w, err := New(uint32(size))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, c := range []struct {
-			seq  uint64
-			want bool
-		}{
+		judge(t, size, []number{
 			{0, false}, {1, true}, {1, false}, {size, true}, {size + 1, true},
 			{1, false},                 // left of the window now
 			{2, size >= 3}, {2, false}, // its left edge
@@ -180,11 +182,7 @@ func TestEdges(t *testing.T) {
 			{9 * size, false},                                      // one beyond
 			{10 * size, false},                                     // the top itself
 			{1<<32 - 1, true}, {1 << 32, true}, {1<<32 - 1, false}, // ESN goes on
-		} {
-			if got := w.Accept(c.seq); got != c.want {
-				t.Errorf("size %d: Accept(%d) = %v, want %v", size, c.seq, got, c.want)
-			}
-		}
+		})
 	}
 }
 
